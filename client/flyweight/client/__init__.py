@@ -1,0 +1,1 @@
+"""Clients for the Open Inference Protocol: numpy in, numpy out."""
