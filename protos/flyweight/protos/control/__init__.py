@@ -1,0 +1,1 @@
+"""The control plane: traffic, rollout, comparison, outcomes."""

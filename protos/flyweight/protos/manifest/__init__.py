@@ -1,0 +1,1 @@
+"""What a variant says of itself on disk."""
