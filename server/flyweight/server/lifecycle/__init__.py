@@ -1,0 +1,1 @@
+"""How variants come and go: source, policy, manager, routing table, lease."""

@@ -1,0 +1,59 @@
+"""The fingerprint of a folder: what changes when any file in it does, without reading the files."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FileStamp:
+    """A file's path inside the folder, its length, its time of change and its inode."""
+
+    path: str
+    size_bytes: int
+    modified_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """The stamps of every file of a folder that is not hidden, in order of path."""
+
+    files: tuple[FileStamp, ...] = ()
+
+    def has(self, path: str) -> bool:
+        """Tell whether a file of this path is there."""
+        return any(stamp.path == path for stamp in self.files)
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the length of all files together."""
+        return sum(stamp.size_bytes for stamp in self.files)
+
+
+def take_fingerprint(folder: Path) -> Fingerprint:
+    """Return the fingerprint of a folder; files that vanish meanwhile are left out.
+
+    Raises:
+        OSError: the folder itself cannot be listed.
+    """
+    return Fingerprint(tuple(sorted(_stamps(folder, ""))))
+
+
+def _stamps(folder: Path, prefix: str) -> list[FileStamp]:
+    stamps: list[FileStamp] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = prefix + entry.name
+            try:
+                # Only real folders are entered: a link to a folder above would never end.
+                if entry.is_dir(follow_symlinks=False):
+                    stamps += _stamps(Path(entry.path), path + "/")
+                elif entry.is_file():
+                    status = entry.stat()
+                    stamps.append(FileStamp(path, status.st_size, status.st_mtime_ns, status.st_ino))
+            except FileNotFoundError:
+                continue
+    return stamps

@@ -1,0 +1,104 @@
+"""What a repository asks for, by its folders, its config.pbtxt and its traffic.yaml."""
+
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+from flyweight.protos.variant import MANIFEST_FILE
+from flyweight.server.lifecycle.desired import DesiredModel, desire
+from flyweight.server.repository.fingerprint import FileStamp, Fingerprint
+from flyweight.server.repository.snapshot import Fault, ModelSnapshot, Snapshot, VariantSnapshot
+
+ROOT = Path("/repository/m")
+
+
+def folder(name: str, *files: str) -> VariantSnapshot:
+    return VariantSnapshot(name, ROOT / name, Fingerprint(tuple(FileStamp(file, 1, 0, 0) for file in files)))
+
+
+def snapshot(folders: str, config: str | None = None, traffic: str | None = None) -> Snapshot:
+    """Return a model from words: "1" is a plain folder, "1+" has a manifest, "1-" has no model."""
+    variants = []
+    for word in folders.split():
+        if word.endswith("+"):
+            variants.append(folder(word[:-1], MANIFEST_FILE, "model.onnx"))
+        elif word.endswith("-"):
+            variants.append(folder(word[:-1], "notes.txt"))
+        else:
+            variants.append(folder(word, "model.onnx"))
+    by_name = MappingProxyType({each.name: each for each in variants})
+    return Snapshot(MappingProxyType({"m": ModelSnapshot("m", ROOT, by_name, config, traffic)}))
+
+
+def desired(folders: str, config: str | None = None, traffic: str | None = None) -> DesiredModel:
+    return desire(snapshot(folders, config, traffic)).models["m"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "config", "traffic", "wanted", "kept", "dropped"),
+    [
+        ("baseline+ int8+", None, None, "baseline int8", "", ""),
+        ("baseline int8", None, None, "baseline int8", "", ""),
+        ("1 2 10", None, None, "10", "", "1 2"),
+        ("1+ 2+", None, None, "1 2", "", ""),
+        ("1 2 int8+", None, None, "2 int8", "", "1"),
+        ("1 2 3", "version_policy {latest {num_versions: 2}}", None, "2 3", "", "1"),
+        ("1 2 3", "version_policy {all {}}", None, "1 2 3", "", ""),
+        ("1 2 3", "version_policy {specific {versions: [1, 3, 9]}}", None, "1 3", "", "2"),
+        ("1+ 2+ int8", "version_policy {specific {versions: [1]}}", None, "1 int8", "", "2"),
+        ("1 2 3", None, "split: {1: 50, 3: 50}", "1 3", "", "2"),
+        ("1 2 3", None, "baseline: '1'", "1 3", "", "2"),
+        ("1 2 3", "version_policy {specific {versions: [3]}}", "split: {1: 50, 3: 50}", "3", "", "1 2"),
+        ("1 2 3", None, "split: {1: 50, 9: 50}", "1 3", "2", ""),
+        ("1 2 3", None, "split: [", "3", "1 2", ""),
+        ("1 2 3", "nonsense", None, "3", "1 2", ""),
+        ("1 assets-", None, None, "1", "", ""),
+    ],
+)
+def test_what_is_wanted(
+    folders: str, config: str | None, traffic: str | None, wanted: str, kept: str, dropped: str
+) -> None:
+    model = desired(folders, config, traffic)
+    assert sorted(model.wanted) == sorted(wanted.split())
+    assert model.kept == frozenset(kept.split())
+    assert model.dropped == frozenset(dropped.split())
+    assert bool(model.traffic_error) == (traffic == "split: [")
+
+
+def test_a_version_folder_without_a_model_is_a_fault() -> None:
+    (fault,) = desired("1 2-").faults
+    assert fault == Fault("m", "2", f"{ROOT}/2 holds no model.onnx; copy the model there.")
+
+
+def test_a_configured_model_without_variants_is_a_fault() -> None:
+    (fault,) = desired("", config="max_batch_size: 1").faults
+    assert fault.reason == f"{ROOT} holds no variant; publish one, or remove it."
+
+
+def test_a_folder_that_is_no_model_is_left_alone() -> None:
+    assert not desire(snapshot("notes-")).models
+
+
+def test_a_configured_file_name_is_followed_where_it_is() -> None:
+    config = 'default_model_filename: "net.onnx"'
+    variants = {"1": folder("1", "net.onnx"), "int8": folder("int8", MANIFEST_FILE, "model.onnx")}
+    model = ModelSnapshot("m", ROOT, MappingProxyType(variants), config)
+    wanted = desire(Snapshot(MappingProxyType({"m": model}))).models["m"].wanted
+    assert {name: each.model_file for name, each in wanted.items()} == {"1": "net.onnx", "int8": "model.onnx"}
+
+
+def test_a_change_of_the_configuration_is_a_change_of_every_variant() -> None:
+    before, after = desired("1"), desired("1", config="max_batch_size: 1")
+    assert before.wanted["1"] != after.wanted["1"]
+
+
+def test_models_that_are_not_admitted_are_left_out() -> None:
+    assert not desire(snapshot("1"), lambda name: name != "m").models
+
+
+def test_faults_of_a_model_go_with_it_and_others_stay() -> None:
+    faults = (Fault("m", "-v", "bad name"), Fault("my model", "", "bad name"))
+    one = snapshot("1")
+    both = desire(Snapshot(one.models, faults))
+    assert both.models["m"].faults == faults[:1]
+    assert both.faults == faults[1:]

@@ -1,0 +1,205 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from flyweight.server.errors import DeadlineExceeded, InvalidRequest, LoadFailed, RunFailed
+from flyweight.server.runtime.inline import InlineFactory
+from flyweight.server.runtime.seam import SessionSettings, TensorSpec
+from onnx import TensorProto, helper, numpy_helper
+
+SETTINGS = SessionSettings()
+
+
+@pytest.fixture(scope="module")
+def factory() -> InlineFactory:
+    return InlineFactory(cores=2)
+
+
+@pytest.mark.parametrize(
+    ("onnx_type", "datatype", "array"),
+    [
+        (TensorProto.BOOL, "BOOL", np.array([[True, False]])),
+        (TensorProto.INT8, "INT8", np.array([[-5, 7]], np.int8)),
+        (TensorProto.UINT8, "UINT8", np.array([[5, 250]], np.uint8)),
+        (TensorProto.INT32, "INT32", np.array([[-5, 7]], np.int32)),
+        (TensorProto.INT64, "INT64", np.array([[-5, 2**40]], np.int64)),
+        (TensorProto.FLOAT16, "FP16", np.array([[0.5, -2]], np.float16)),
+        (TensorProto.FLOAT, "FP32", np.array([[0.5, np.nan]], np.float32)),
+        (TensorProto.DOUBLE, "FP64", np.array([[0.5, -2]], np.float64)),
+    ],
+)
+def test_numbers_of_every_type_pass_unchanged(
+    factory: InlineFactory, save_graph: Any, tmp_path: Path, onnx_type: int, datatype: str, array: np.ndarray
+) -> None:
+    path = save_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [("x", onnx_type, [None, 2])],
+        [("y", onnx_type, [None, 2])],
+    )
+    runtime = factory.load(path, SETTINGS)
+    assert runtime.signature.inputs == (TensorSpec("x", datatype, (-1, 2)),)
+    answer = runtime.run({"x": array}).outputs["y"]
+    assert answer.dtype == array.dtype
+    np.testing.assert_array_equal(answer, array)
+
+
+def test_strings_go_in_and_come_out_as_bytes(factory: InlineFactory, save_graph: Any, tmp_path: Path) -> None:
+    path = save_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [("x", TensorProto.STRING, [None, 2])],
+        [("y", TensorProto.STRING, [None, 2])],
+    )
+    runtime = factory.load(path, SETTINGS)
+    words = np.array([[b"abc", "né".encode()], [b"", b"0"]], dtype=object)
+    answer = runtime.run({"x": words}).outputs["y"]
+    assert answer.tolist() == words.tolist()
+    with pytest.raises(InvalidRequest, match=r"'x' holds bytes that are not UTF-8 text \(element 1\)"):
+        runtime.run({"x": np.array([[b"a", b"\xff"]], dtype=object)})
+
+
+def test_a_scalar_is_an_array_without_axes(factory: InlineFactory, save_graph: Any, tmp_path: Path) -> None:
+    path = save_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("Mul", ["x", "k"], ["y"])],
+        [("x", TensorProto.FLOAT, ["n"]), ("k", TensorProto.FLOAT, [])],
+        [("y", TensorProto.FLOAT, ["n"])],
+    )
+    runtime = factory.load(path, SETTINGS)
+    assert runtime.signature.inputs[1] == TensorSpec("k", "FP32", ())
+    answer = runtime.run({"x": np.ones(3, np.float32), "k": np.array(4, np.float32)})
+    assert answer.outputs["y"].tolist() == [4, 4, 4]
+
+
+def test_an_initializer_that_is_listed_as_an_input_is_optional(
+    factory: InlineFactory, save_graph: Any, tmp_path: Path
+) -> None:
+    path = save_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("Mul", ["x", "k"], ["y"])],
+        [("x", TensorProto.FLOAT, ["n"]), ("k", TensorProto.FLOAT, [1])],
+        [("y", TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(np.array([3], np.float32), "k")],
+    )
+    runtime = factory.load(path, SETTINGS)
+    x = np.ones(2, np.float32)
+    assert [spec.optional for spec in runtime.signature.inputs] == [False, True]
+    assert runtime.run({"x": x}).outputs["y"].tolist() == [3, 3]
+    assert runtime.run({"x": x, "k": np.array([5], np.float32)}).outputs["y"].tolist() == [5, 5]
+
+
+def external(path: Path, location: str) -> Path:
+    """Write y = x + w with w of four floats in another file."""
+    w = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("offset", "0"), ("length", "16")):
+        w.external_data.add(key=key, value=value)
+    floats = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", floats[:1], floats[1:], [w])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def weights() -> bytes:
+    return np.arange(4, dtype=np.float32).tobytes()
+
+
+def test_external_data_beside_the_model_is_read(
+    factory: InlineFactory, tmp_path: Path, weights: bytes
+) -> None:
+    path = external(tmp_path / "v" / "model.onnx", "model.onnx.data")
+    (tmp_path / "v" / "model.onnx.data").write_bytes(weights)
+    runtime = factory.load(path, SETTINGS)
+    assert runtime.run({"x": np.zeros((1, 4), np.float32)}).outputs["y"].tolist() == [[0, 1, 2, 3]]
+    assert runtime.memory.file_bytes == path.stat().st_size + 16
+
+
+@pytest.mark.parametrize("location", ["../outside", "link", "/etc/hostname"])
+def test_external_data_outside_the_folder_is_refused(
+    factory: InlineFactory, tmp_path: Path, weights: bytes, location: str
+) -> None:
+    path = external(tmp_path / "v" / "model.onnx", location)
+    (tmp_path / "outside").write_bytes(weights)
+    (tmp_path / "v" / "link").symlink_to("../outside")
+    with pytest.raises(LoadFailed, match="cannot be loaded: External data path validation failed"):
+        factory.load(path, SETTINGS)
+
+
+def test_outputs_that_are_not_tensors_are_refused_by_name(factory: InlineFactory, tmp_path: Path) -> None:
+    """As scikit-learn's classifiers are exported by default, with a ZipMap at the end."""
+    zipmap = helper.make_node(
+        "ZipMap", ["x"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]
+    )
+    maps = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    )
+    graph = helper.make_graph(
+        [zipmap],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
+        [helper.make_value_info("probabilities", maps)],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+    with pytest.raises(
+        LoadFailed, match=r"output 'probabilities'.*seq\(map\(int64,tensor\(float\)\)\).*zipmap"
+    ):
+        factory.load(path, SETTINGS)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00garbage", b"not a model"])
+def test_a_file_that_is_not_a_model_is_named(factory: InlineFactory, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(LoadFailed) as caught:
+        factory.load(path, SETTINGS)
+    assert str(path) in str(caught.value)
+    assert "ONNXRuntimeError" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_in_place_of_the_model_is_refused(factory: InlineFactory, tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed, match="not a file"):
+        factory.load(tmp_path, SETTINGS)
+
+
+def test_a_failure_in_the_model_ends_one_request_only(
+    factory: InlineFactory, save_graph: Any, tmp_path: Path
+) -> None:
+    path = save_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("Gather", ["table", "x"], ["y"])],
+        [("x", TensorProto.INT64, ["n"])],
+        [("y", TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(np.arange(3, dtype=np.float32), "table")],
+    )
+    runtime = factory.load(path, SETTINGS)
+    with pytest.raises((RunFailed, InvalidRequest), match="out of data bounds"):
+        runtime.run({"x": np.array([7])})
+    assert runtime.run({"x": np.array([2])}).outputs["y"].tolist() == [2]
+
+
+def test_a_shape_that_only_the_model_knows_to_be_wrong_fails_by_name(
+    factory: InlineFactory, save_graph: Any, tmp_path: Path
+) -> None:
+    path = save_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("Add", ["x", "z"], ["y"])],
+        [("x", TensorProto.FLOAT, ["n"]), ("z", TensorProto.FLOAT, ["m"])],
+        [("y", TensorProto.FLOAT, [None])],
+    )
+    runtime = factory.load(path, SETTINGS)
+    with pytest.raises(RunFailed, match=r"The model failed on the inputs: .*broadcast"):
+        runtime.run({"x": np.zeros(2, np.float32), "z": np.zeros(3, np.float32)})
+
+
+def test_a_deadline_in_the_past_costs_no_run(factory: InlineFactory, tiny_model: Any, tmp_path: Path) -> None:
+    runtime = factory.load(tiny_model(tmp_path / "m.onnx"), SETTINGS)
+    with pytest.raises(DeadlineExceeded):
+        runtime.run({"x": np.zeros((1, 4), np.float32)}, deadline_monotonic=0.0)
