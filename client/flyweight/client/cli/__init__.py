@@ -1,0 +1,1 @@
+"""The command `flyweight`, and the subcommands that talk to a server."""

@@ -1,0 +1,147 @@
+"""What a client's calls return: frozen values, free of protobuf."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flyweight.client.errors import InvalidResponse
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """One answer, and who gave it.
+
+    Attributes:
+        outputs: every output by name, in the model's order; read-only arrays.
+        model: the model that answered.
+        variant: the variant that answered; the protocol's `model_version`.
+        role: "baseline", "candidate" or "pinned"; empty when the server is not flyweight.
+        reason: why this variant: "split", "sticky", "pinned", "default" or "only"; empty likewise.
+        request_id: the id the request was sent with.
+        parameters: everything else that the server said about its answer.
+    """
+
+    outputs: Mapping[str, Array]
+    model: str
+    variant: str
+    role: str
+    reason: str
+    request_id: str
+    parameters: Mapping[str, Scalar]
+
+    @property
+    def output(self) -> Array:
+        """The output of a model that has one.
+
+        Raises:
+            InvalidResponse: there are several, or none.
+        """
+        if len(self.outputs) != 1:
+            names = ", ".join(self.outputs) or "none"
+            raise InvalidResponse(
+                f"model {self.model!r} answered {len(self.outputs)} outputs ({names}); name one."
+            )
+        return next(iter(self.outputs.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a model says about one input or output.
+
+    Attributes:
+        name: the tensor's name.
+        datatype: the protocol's word, "FP32" for example.
+        shape: its axes, the batch axis included; -1 where any length goes.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a server says about a model, or about one variant of it."""
+
+    name: str
+    variants: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """A server's name, version, and the protocol extensions it knows."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VariantState:
+    """One line of the repository's index.
+
+    Attributes:
+        model: the model's name.
+        variant: the variant's name; empty where the line is about the whole model.
+        state: "READY", "LOADING", "UNAVAILABLE", … as the server names it.
+        reason: why it is in that state; empty when there is nothing to say.
+    """
+
+    model: str
+    variant: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VariantTraffic:
+    """A variant's part in the traffic of its model.
+
+    Attributes:
+        model: the model's name.
+        variant: the variant's name.
+        role: "baseline" or "candidate"; empty when the server does not say.
+        share_percent: its share of the requests that name no variant.
+        memory_bytes: what it holds in the server that answered; 0 when not known.
+    """
+
+    model: str
+    variant: str
+    role: str
+    share_percent: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """How often something happened and how long all of it took together, in seconds."""
+
+    count: int
+    total_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class VariantStatistics:
+    """What a server counted for one variant since it was loaded.
+
+    Attributes:
+        model: the model's name.
+        variant: the variant's name.
+        inferences: rows answered.
+        executions: runs of the model; fewer than `inferences` where rows were batched.
+        stages: durations by the protocol's names: "success", "fail", "queue", "compute_input",
+            "compute_infer", "compute_output".
+    """
+
+    model: str
+    variant: str
+    inferences: int
+    executions: int
+    stages: Mapping[str, Duration]
