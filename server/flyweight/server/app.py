@@ -1,0 +1,150 @@
+"""The server: everything put together, started and stopped in an order that has its reasons."""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from flyweight.server.checking import faults_of
+from flyweight.server.errors import LoadFailed
+from flyweight.server.lifecycle.manager import Manager, ManagerSettings
+from flyweight.server.metrics import Endpoint, Metrics
+from flyweight.server.rpc.admission import Gate
+from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.health import Health
+from flyweight.server.rpc.methods import SERVICE_NAMES, all_methods
+from flyweight.server.rpc.reflection import Reflection
+from flyweight.server.runtime.inline import InlineFactory
+from flyweight.server.runtime.seam import RuntimeFactory
+from flyweight.server.settings import ModelControl, ServerSettings
+
+logger = logging.getLogger(__name__)
+
+# How long the first load of everything may take before the server serves what there is: a folder that is
+# copied slowly must not keep the others from being served.
+_SETTLE_SECONDS: Final = 300.0
+
+# What calls that never end by themselves (health watches, reflection streams) get before they are cut, and
+# what the network gets to carry the last responses away.
+_LAST_CALLS_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Where a started server is reached, and what it serves."""
+
+    address: str
+    metrics_url: str
+    models: int
+    variants: int
+
+    def __str__(self) -> str:
+        """Return the ready line that scripts wait for."""
+        return (
+            f"flyweight ready grpc={self.address} metrics={self.metrics_url} "
+            f"models={self.models} variants={self.variants}"
+        )
+
+
+class Server:
+    """One server over one repository. `start` and `stop` are called once each, from one thread."""
+
+    def __init__(self, settings: ServerSettings, factory: RuntimeFactory | None = None) -> None:
+        self._settings = settings
+        self._ready = threading.Event()
+        self._metrics = Metrics()
+        self._health = Health()
+        self._gate = Gate(settings.max_in_flight, settings.runs_at_once())
+        self._manager = Manager(
+            ManagerSettings(
+                settings.repository,
+                settings.poll_seconds,
+                explicit=settings.model_control is ModelControl.EXPLICIT,
+                intra_op_threads=settings.threads,
+            ),
+            factory or InlineFactory(),
+            observers=(self._metrics, self._metrics.repository, self._health),
+        )
+        self._reflection = Reflection(SERVICE_NAMES)
+        methods = all_methods(
+            self._manager,
+            self._gate,
+            self._metrics.requests,
+            allow_control=settings.allow_control,
+            is_ready=self._ready.is_set,
+        )
+        self._carrier = GrpcioCarrier(settings, methods, [self._health.register, self._reflection.register])
+        self._endpoint: Endpoint | None = None
+        self._manager_started = False
+
+    def start(self) -> Started:
+        """Start, and return once the repository is served.
+
+        Raises:
+            StartError: a port is in use, or a TLS file is unreadable; told before anything is loaded.
+            RepositoryError: the repository is not a folder that can be read.
+            LoadFailed: `strict` was asked for, and something in the repository is not served as it is there.
+        """
+        settings = self._settings
+        # The ports first: a mistake in them is told at once, not after minutes of loading.
+        port = self._carrier.bind()
+        self._endpoint = Endpoint(self._metrics.registry, settings.metrics_host, settings.metrics_port)
+        self._manager.start()
+        self._manager_started = True
+        # Answering before the models are there: live is told from ready, and inference is UNAVAILABLE, which
+        # clients try again, and not refused connections, which look like a broken server.
+        self._carrier.start()
+        # Ready when everything is loaded, so that a new replica gets no traffic for models it does not have.
+        if not self._manager.wait_until_settled(_SETTLE_SECONDS):
+            logger.warning("Not everything was loaded within %.0f s; serving what is there.", _SETTLE_SECONDS)
+        self._look_at_faults()
+        self._gate.open()
+        self._ready.set()
+        self._health.serve()
+        return self._started(port)
+
+    def _look_at_faults(self) -> None:
+        faults = faults_of(self._manager.index())
+        if faults and self._settings.strict:
+            raise LoadFailed(f"{faults[0]} Start without --strict to serve what can be served.")
+        if not self._manager.table.models and self._settings.model_control is ModelControl.POLL:
+            logger.warning("%s holds no model that can be served yet.", self._settings.repository)
+
+    def _started(self, port: int) -> Started:
+        settings, table = self._settings, self._manager.table
+        metrics_port = self._endpoint.port if self._endpoint else 0
+        return Started(
+            address=f"{settings.host}:{port}",
+            metrics_url=f"http://{settings.metrics_host}:{metrics_port}/metrics",
+            models=len(table.models),
+            variants=sum(len(model.variants) for model in table.models.values()),
+        )
+
+    def stop(self, *, at_once: bool = False) -> bool:
+        """Stop: with what was accepted answered, or `at_once`. May follow a `start` that failed.
+
+        Returns:
+            Whether nothing was left undone.
+        """
+        drain_seconds = 0.0 if at_once else self._settings.drain_seconds
+        delay_seconds = self._settings.shutdown_delay_seconds if self._ready.is_set() and not at_once else 0.0
+        # Probes and load balancers are told first, while everything still works.
+        self._ready.clear()
+        self._health.stop()
+        # They need time to hear of it; until then requests keep coming and are answered.
+        time.sleep(delay_seconds)
+        # Now nothing new: UNAVAILABLE, which clients send to another replica.
+        self._gate.close()
+        is_drained = self._gate.wait_until_empty(drain_seconds)
+        if not is_drained:
+            logger.warning("%d requests were not done in %g s.", self._gate.accepted_count, drain_seconds)
+        # Only then the connections, with a moment for the last responses to leave.
+        self._carrier.stop(0.0 if at_once else _LAST_CALLS_SECONDS)
+        self._reflection.stop()
+        # Nobody asks for models any more; their memory goes last but for the metrics that tell of it.
+        if self._manager_started:
+            self._manager.stop(0.0 if at_once else _LAST_CALLS_SECONDS)
+        if self._endpoint is not None:
+            self._endpoint.close()
+        return is_drained

@@ -1,0 +1,85 @@
+"""Reading a repository as the server would, without serving it."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flyweight.server.lifecycle.index import IndexEntry, State
+from flyweight.server.lifecycle.manager import Manager, ManagerSettings
+from flyweight.server.runtime.inline import InlineFactory
+from flyweight.server.runtime.seam import RuntimeFactory
+
+# Two scans that agree make a folder believed; there is no writer to wait for between them.
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedVariant:
+    """A variant as it would be served; `share` is its fraction of the traffic that names no variant."""
+
+    model: str
+    variant: str
+    role: str
+    share: float
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What would be served, and a sentence for everything that would not be, or not as it is on disk."""
+
+    repository: str
+    variants: tuple[CheckedVariant, ...]
+    faults: tuple[str, ...]
+
+    def document(self) -> dict[str, object]:
+        """Return the report as JSON's types."""
+        return {
+            "repository": self.repository,
+            "ok": not self.faults,
+            "variants": [asdict(variant) for variant in self.variants],
+            "faults": list(self.faults),
+        }
+
+
+def check_repository(
+    repository: Path, timeout_seconds: float, factory: RuntimeFactory | None = None
+) -> CheckReport:
+    """Load everything in a repository once: digests, manifests, sessions, golden outputs, traffic.yaml.
+
+    Raises:
+        RepositoryError: the repository is not a folder that can be read.
+    """
+    manager = Manager(ManagerSettings(repository, _POLL_SECONDS), factory or InlineFactory())
+    manager.start()
+    try:
+        settled = manager.wait_until_settled(timeout_seconds)
+        faults = faults_of(manager.index())
+        if not settled:
+            faults.append(
+                f"{repository} was not read within {timeout_seconds:g} s; allow more with --timeout."
+            )
+        models = manager.table.models.values()
+        variants = [
+            CheckedVariant(
+                model=model.name,
+                variant=name,
+                role=model.role_of(name).value,
+                share=model.plan.weight_of(name),
+                file_bytes=loaded.memory.file_bytes,
+            )
+            for model in sorted(models, key=lambda served: served.name)
+            for name, loaded in sorted(model.variants.items())
+        ]
+        return CheckReport(str(repository), tuple(variants), tuple(faults))
+    finally:
+        manager.stop()
+
+
+def faults_of(index: Iterable[IndexEntry]) -> list[str]:
+    """Return a sentence for everything that is not served as it is in the repository."""
+    return [
+        f"{'/'.join(filter(None, (entry.name, entry.version)))}: {entry.reason}"
+        for entry in index
+        if entry.reason and entry.state in {State.READY, State.UNAVAILABLE}
+    ]

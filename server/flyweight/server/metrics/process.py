@@ -1,0 +1,57 @@
+"""The process's memory, read when it is asked for.
+
+PSS and USS, because RSS counts pages that processes share once for each of them (proc(5), smaps_rollup).
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+_KIB: Final = 1024
+
+
+class ProcessMemory(Collector):
+    """Collects flyweight_process_memory_bytes; `folder` is the process's in /proc."""
+
+    def __init__(self, folder: Path = Path("/proc/self")) -> None:
+        self._folder = folder
+
+    def describe(self) -> Iterable[Metric]:
+        """Tell the name without reading anything, so that registering costs nothing."""
+        yield _family()
+
+    def collect(self) -> Iterator[Metric]:
+        """Read /proc; kinds that the kernel does not tell are left out."""
+        family = _family()
+        rollup = _fields(self._folder / "smaps_rollup")
+        if "Pss" in rollup:
+            private = ("Private_Clean", "Private_Dirty", "Private_Hugetlb")
+            family.add_metric(["pss"], rollup["Pss"])
+            family.add_metric(["uss"], sum(rollup.get(name, 0) for name in private))
+        status = _fields(self._folder / "status")
+        if "VmHWM" in status:
+            family.add_metric(["peak_rss"], status["VmHWM"])
+        yield family
+
+
+def _family() -> GaugeMetricFamily:
+    return GaugeMetricFamily(
+        "flyweight_process_memory_bytes",
+        "The server's own memory (pss: its fair share, uss: its alone, peak_rss: the most it ever had): "
+        "how much does it take?",
+        labels=["kind"],
+    )
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """Return the lines "Name:  123 kB" of a file in /proc, in bytes; nothing when it cannot be read."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return {}
+    words = [line.split() for line in lines]
+    return {line[0].rstrip(":"): int(line[1]) * _KIB for line in words if len(line) == 3 and line[2] == "kB"}

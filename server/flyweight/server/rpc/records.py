@@ -1,0 +1,90 @@
+"""The record of one inference: what metrics and statistics are made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple, Protocol
+
+from flyweight.server.errors import Code
+
+
+class Answerer(NamedTuple):
+    """Who a request is counted for; empty where it is not known, so that callers cannot invent label values.
+
+    `role` is "baseline" or "candidate", also for a caller who asked for the variant by name.
+    """
+
+    model: str = ""
+    variant: str = ""
+    role: str = ""
+
+
+NOBODY: Final = Answerer()
+
+
+class Rejection(StrEnum):
+    """Why a good request was turned away without being run."""
+
+    QUEUE_FULL = "queue_full"
+    DEADLINE = "deadline"
+    DRAINING = "draining"
+
+
+@dataclass(slots=True)
+class Record:
+    """One inference, filled in as it goes; all times in seconds.
+
+    `started` is the monotonic moment at which it reached the handler. `decode_seconds` is from the request's
+    bytes to checked arrays, `queue_seconds` the wait for a turn, `run_seconds` the model itself,
+    `encode_seconds` from arrays to the response's bytes, and `total_seconds` from the handler's first line to
+    its last.
+    """
+
+    started: float = 0.0
+    answerer: Answerer = NOBODY
+    code: Code = Code.OK
+    rejection: Rejection | None = None
+    rows: int = 0
+    decode_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    run_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    total_seconds: float = 0.0
+
+
+class Recorder(Protocol):
+    """Is told of every inference, from the thread that answers it; must be quick and raise nothing."""
+
+    def begin(self, answerer: Answerer) -> None:
+        """Note that a request is about to use a variant; `end` follows with the same answerer."""
+        ...
+
+    def end(self, answerer: Answerer) -> None:
+        """Note that it no longer does."""
+        ...
+
+    def record(self, record: Record) -> None:
+        """Note what became of a request, whether or not a variant was found for it."""
+        ...
+
+
+class Recorders:
+    """Passes everything on to several recorders."""
+
+    def __init__(self, recorders: Sequence[Recorder]) -> None:
+        self._recorders = tuple(recorders)
+
+    def begin(self, answerer: Answerer) -> None:
+        """Pass it on."""
+        for recorder in self._recorders:
+            recorder.begin(answerer)
+
+    def end(self, answerer: Answerer) -> None:
+        """Pass it on."""
+        for recorder in self._recorders:
+            recorder.end(answerer)
+
+    def record(self, record: Record) -> None:
+        """Pass it on."""
+        for recorder in self._recorders:
+            recorder.record(record)

@@ -1,0 +1,175 @@
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from flyweight.protos.errors import RepositoryError
+from flyweight.server import cli
+from flyweight.server.cli import check, serve
+from flyweight.server.logs import JsonFormatter
+from flyweight.server.settings import LogFormat, ModelControl, ServerSettings, TlsFiles, read_pem
+
+
+@pytest.fixture
+def settings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ServerSettings]:
+    """Return a function from a command line to the settings that a server would get."""
+    seen: list[ServerSettings] = []
+    monkeypatch.setattr(cli, "Server", seen.append)
+    monkeypatch.setattr(cli, "_run", lambda _: 0)
+    monkeypatch.setattr(cli, "configure_logging", lambda _: None)
+
+    def parse(*arguments: str) -> ServerSettings:
+        serve.main(list(arguments), standalone_mode=False)
+        return seen.pop()
+
+    return parse
+
+
+def test_the_commands_defaults_are_the_settings_defaults(settings_of: Callable[..., ServerSettings]) -> None:
+    assert settings_of("repository") == ServerSettings(Path("repository"))
+
+
+def test_every_option_arrives(settings_of: Callable[..., ServerSettings]) -> None:
+    settings = settings_of(
+        *("repository", "--host", "0.0.0.0", "--port", "1", "--metrics-host", "::1", "--metrics-port", "2"),
+        *("--model-control", "explicit", "--poll-seconds", "3", "--max-in-flight", "4", "--max-running", "5"),
+        *("--threads", "6", "--max-message-megabytes", "7", "--drain-seconds", "8"),
+        *("--shutdown-delay-seconds", "9", "--strict", "--no-allow-control", "--log-format", "json"),
+        *("--tls-cert", "c.pem", "--tls-key", "k.pem", "--tls-client-ca", "a.pem"),
+    )
+    assert settings == ServerSettings(
+        repository=Path("repository"),
+        host="0.0.0.0",
+        port=1,
+        metrics_host="::1",
+        metrics_port=2,
+        model_control=ModelControl.EXPLICIT,
+        poll_seconds=3,
+        max_in_flight=4,
+        max_running=5,
+        threads=6,
+        max_message_bytes=7 << 20,
+        drain_seconds=8,
+        shutdown_delay_seconds=9,
+        strict=True,
+        allow_control=False,
+        log_format=LogFormat.JSON,
+        tls=TlsFiles(Path("c.pem"), Path("k.pem"), Path("a.pem")),
+    )
+
+
+@pytest.mark.parametrize("options", [["--tls-cert", "c.pem"], ["--tls-key", "k"], ["--tls-client-ca", "a"]])
+def test_half_of_tls_is_refused(settings_of: Callable[..., ServerSettings], options: list[str]) -> None:
+    with pytest.raises(click.UsageError, match="--tls-cert and --tls-key"):
+        settings_of("repository", *options)
+
+
+def test_an_unreadable_pem_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"missing\.pem, the TLS key, cannot be read"):
+        read_pem(tmp_path / "missing.pem", "TLS key")
+
+
+def test_as_many_runs_as_processors_unless_told_otherwise() -> None:
+    assert ServerSettings(Path()).runs_at_once() >= 1
+    assert ServerSettings(Path(), max_running=3).runs_at_once() == 3
+
+
+class Stand:
+    """Stands in for a server whose start or stop gets a signal."""
+
+    def __init__(self, signal_at: str, number: signal.Signals, *, drains: bool = True) -> None:
+        self.signal_at, self.number, self.drains = signal_at, number, drains
+        self.story: list[str] = []
+
+    def start(self) -> str:
+        if self.signal_at == "start":
+            signal.raise_signal(self.number)
+        self.story.append("started")
+        threading.Timer(0, os.kill, (os.getpid(), self.number)).start()
+        return "ready"
+
+    def stop(self, *, at_once: bool = False) -> bool:
+        self.story.append("stopped at once" if at_once else "drained")
+        return self.drains
+
+
+@pytest.fixture
+def kept_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("kept_signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_start_drains(number: signal.Signals) -> None:
+    server = Stand("running", number)
+    assert cli._run(server) == 0  # type: ignore[arg-type]
+    assert server.story == ["started", "drained"]
+
+
+@pytest.mark.usefixtures("kept_signals")
+def test_a_signal_while_loading_does_not_wait_for_the_rest() -> None:
+    server = Stand("start", signal.SIGTERM)
+    assert cli._run(server) == 0  # type: ignore[arg-type]
+    assert server.story == ["drained"]
+
+
+@pytest.mark.parametrize("command", [serve, check])
+def test_help_shows_examples(command: click.Command) -> None:
+    shown = CliRunner().invoke(command, ["--help"]).output
+    assert "Examples:" in shown
+    assert "flyweight" in shown
+
+
+def test_check_is_content_with_a_good_repository(repository: Path) -> None:
+    result = CliRunner().invoke(check, [str(repository)], standalone_mode=False)
+    assert result.return_value == 0
+    assert "tiny/baseline: baseline, 100% of the traffic" in result.output
+    assert "2 variants can be served" in result.output
+
+
+def test_check_tells_every_fault(repository: Path) -> None:
+    (repository / "tiny" / "int8" / "model.onnx").write_bytes(b"not a model")
+    (repository / "tiny" / "traffic.yaml").write_text("split: {baseline: 10}")
+    result = CliRunner().invoke(check, [str(repository)], standalone_mode=False)
+    assert result.return_value == 2
+    faults = result.stderr.splitlines()
+    assert all(line.startswith("flyweight: error: tiny") for line in faults)
+    assert any("model.onnx" in line for line in faults)
+    assert any("add up to 10" in line for line in faults)
+
+
+def test_checks_json_is_one_document(repository: Path) -> None:
+    (repository / "tiny" / "traffic.yaml").write_text("split: {baseline: 90, int8: 10}")
+    result = CliRunner().invoke(check, [str(repository), "--json"], standalone_mode=False)
+    document: dict[str, Any] = json.loads(result.stdout)
+    assert document["ok"] is True
+    assert document["faults"] == []
+    assert [(v["variant"], v["role"], v["share"]) for v in document["variants"]] == [
+        ("baseline", "baseline", 0.9),
+        ("int8", "candidate", 0.1),
+    ]
+
+
+def test_check_of_nothing_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryError, match="nowhere"):
+        check.main([str(tmp_path / "nowhere")], standalone_mode=False)
+
+
+def test_a_json_log_line_holds_the_exception_too() -> None:
+    error = ValueError("inside")
+    info = (ValueError, error, error.__traceback__)
+    record = logging.LogRecord("flyweight", logging.ERROR, __file__, 1, "it %s", ("failed",), info)
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["level"], line["logger"], line["message"]) == ("error", "flyweight", "it failed")
+    assert "ValueError: inside" in line["exception"]
+    assert line["time"].endswith("Z")

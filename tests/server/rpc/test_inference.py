@@ -1,0 +1,251 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flyweight.protos.errors import FlyweightError
+from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
+from flyweight.protos.tensors import decode_tensors
+from flyweight.server.errors import (
+    Code,
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    NotReady,
+    QueueFull,
+    RunFailed,
+    UnknownModel,
+    UnknownVariant,
+    Unsupported,
+    code_of,
+)
+from flyweight.server.rpc.admission import Gate
+from flyweight.server.rpc.call import Call
+from flyweight.server.rpc.records import Answerer, Rejection
+from flyweight.server.runtime.fake import FakeRuntime
+from flyweight.server.traffic import Plan, Reason
+
+MakeRequest = Callable[..., ModelInferRequest]
+CALL = Call()
+
+
+def infer(bench: Any, request: ModelInferRequest, call: Call = CALL) -> ModelInferResponse:
+    return ModelInferResponse.FromString(bench.handlers["ModelInfer"](request.SerializeToString(), call))
+
+
+def words(response: ModelInferResponse) -> tuple[str, str, str]:
+    names = ("flyweight_variant", "flyweight_role", "flyweight_reason")
+    variant, role, reason = (response.parameters[name].string_param for name in names)
+    return variant, role, reason
+
+
+def test_answers_with_raw_contents_and_says_who_answered(bench: Any, make_request: MakeRequest) -> None:
+    response = infer(bench, make_request(rows=3, version="int8"))
+    assert (response.model_name, response.model_version, response.id) == ("tiny", "int8", "q-1")
+    assert words(response) == ("int8", "pinned", "pinned")
+    assert not response.outputs[0].HasField("contents")
+    outputs = decode_tensors(response.outputs, response.raw_output_contents)
+    np.testing.assert_array_equal(outputs["y"], np.full((3, 4), 3, np.float32))
+
+
+def test_a_pinned_baseline_is_pinned_to_the_caller_and_the_baseline_to_metrics(
+    bench: Any, make_request: MakeRequest
+) -> None:
+    assert words(infer(bench, make_request(version="baseline")))[1] == "pinned"
+    assert bench.notebook.records[0].answerer == Answerer("tiny", "baseline", "baseline")
+
+
+def test_a_sticky_parameter_keeps_a_caller_on_one_variant(bench: Any, make_request: MakeRequest) -> None:
+    answers = {words(infer(bench, make_request(flyweight_key="somebody"))) for _ in range(20)}
+    assert len(answers) == 1
+    assert answers.pop()[2] == "sticky"
+
+
+def test_sticky_metadata_and_parameter_and_number_mean_the_same_caller(
+    bench: Any, make_request: MakeRequest
+) -> None:
+    for user in range(20):
+        numbered = make_request()
+        numbered.parameters["flyweight_key"].int64_param = user
+        call = Call(metadata=(("flyweight-key", str(user)),))
+        assert words(infer(bench, make_request(), call)) == words(infer(bench, numbered))
+
+
+def test_an_empty_key_is_no_key(bench: Any, make_request: MakeRequest) -> None:
+    assert words(infer(bench, make_request(flyweight_key="")))[2] == "split"
+
+
+def test_the_plan_may_rename_the_key(build: Callable[..., Any], make_request: MakeRequest) -> None:
+    plan = Plan("baseline", (("baseline", 0.5), ("int8", 0.5)), "user", "x-user", Reason.SPLIT)
+    bench = build(plan=plan)
+    assert words(infer(bench, make_request(user="a")))[2] == "sticky"
+    assert words(infer(bench, make_request(), Call(metadata=(("x-user", "a"),))))[2] == "sticky"
+    assert words(infer(bench, make_request(flyweight_key="a")))[2] == "split"
+
+
+def test_unknown_parameters_are_ignored(bench: Any, make_request: MakeRequest) -> None:
+    infer(bench, make_request(priority="1", anything="else"))
+
+
+def test_typed_contents_are_read(bench: Any) -> None:
+    request = ModelInferRequest(model_name="tiny", model_version="baseline")
+    tensor = request.inputs.add(name="x", datatype="FP32", shape=[1, 4])
+    tensor.contents.fp32_contents.extend([1, 2, 3, 4])
+    response = infer(bench, request)
+    outputs = decode_tensors(response.outputs, response.raw_output_contents)
+    np.testing.assert_array_equal(outputs["y"], [[2, 4, 6, 8]])
+
+
+def name_it_z(request: ModelInferRequest) -> None:
+    request.inputs[0].name = "z"
+
+
+def call_it_int32(request: ModelInferRequest) -> None:
+    request.inputs[0].datatype = "INT32"
+
+
+def call_it_nonsense(request: ModelInferRequest) -> None:
+    request.inputs[0].datatype = "FP31"
+
+
+def widen(request: ModelInferRequest) -> None:
+    request.inputs[0].shape[:] = [2, 2]
+
+
+def shorten(request: ModelInferRequest) -> None:
+    request.raw_input_contents[0] = request.raw_input_contents[0][:-1]
+
+
+def type_it_too(request: ModelInferRequest) -> None:
+    request.inputs[0].contents.fp32_contents.extend([1, 2, 3, 4])
+
+
+def leave_it_out(request: ModelInferRequest) -> None:
+    del request.inputs[:]
+    del request.raw_input_contents[:]
+
+
+def want_q(request: ModelInferRequest) -> None:
+    request.outputs.add(name="q")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (name_it_z, "'z'"),
+        (call_it_int32, "'x'"),
+        (call_it_nonsense, "'x'"),
+        (widen, "'x'"),
+        (shorten, "'x'"),
+        (type_it_too, "'x'"),
+        (leave_it_out, "'x'"),
+        (want_q, "'q'"),
+    ],
+)
+def test_a_wrong_tensor_is_invalid_and_named(
+    bench: Any, make_request: MakeRequest, change: Callable[[ModelInferRequest], None], name: str
+) -> None:
+    request = make_request()
+    change(request)
+    with pytest.raises(FlyweightError, match=name) as caught:
+        infer(bench, request)
+    assert code_of(caught.value) is Code.INVALID_ARGUMENT
+    assert bench.notebook.records[0].code is Code.INVALID_ARGUMENT
+    assert all(runtime.runs == 0 for runtime in bench.runtimes.values())
+
+
+def test_bytes_that_are_no_message_are_invalid(bench: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"inference\.ModelInferRequest"):
+        bench.handlers["ModelInfer"](b"\xff\xff", CALL)
+    assert bench.notebook.records[0].answerer == Answerer()
+
+
+@pytest.mark.parametrize("parameter", ["shared_memory_region", "classification"])
+def test_what_would_change_a_tensors_meaning_is_refused_by_name(
+    bench: Any, make_request: MakeRequest, parameter: str
+) -> None:
+    request = make_request()
+    request.outputs.add(name="y").parameters[parameter].int64_param = 3
+    with pytest.raises(Unsupported, match=f"output 'y'.*'{parameter}'"):
+        infer(bench, request)
+
+
+def test_only_the_outputs_asked_for_are_sent(build: Callable[..., Any], make_request: MakeRequest) -> None:
+    request = make_request(version="baseline")
+    request.outputs.add(name="y")
+    assert [output.name for output in infer(build(), request).outputs] == ["y"]
+
+
+def test_an_unknown_model_is_named_and_counted_for_nobody(bench: Any, make_request: MakeRequest) -> None:
+    request = make_request()
+    request.model_name = "nothing"
+    with pytest.raises(UnknownModel, match="'nothing'"):
+        infer(bench, request)
+    assert bench.notebook.records[0].answerer == Answerer()
+
+
+def test_a_model_without_a_ready_variant_is_not_ready(bench: Any, make_request: MakeRequest) -> None:
+    request = make_request()
+    request.model_name = "slow"
+    with pytest.raises(NotReady, match="'slow'"):
+        infer(bench, request)
+    assert bench.notebook.records[0].answerer == Answerer("slow")
+
+
+def test_an_unknown_variant_is_named_and_counted_for_its_model(bench: Any, make_request: MakeRequest) -> None:
+    with pytest.raises(UnknownVariant, match="'int4'"):
+        infer(bench, make_request(version="int4"))
+    assert bench.notebook.records[0].answerer == Answerer("tiny")
+
+
+def test_a_request_records_its_rows_and_times(bench: Any, make_request: MakeRequest) -> None:
+    infer(bench, make_request(rows=5, version="int8"))
+    (record,) = bench.notebook.records
+    assert (record.answerer, record.code) == (Answerer("tiny", "int8", "candidate"), Code.OK)
+    parts = (record.decode_seconds, record.queue_seconds, record.run_seconds, record.encode_seconds)
+    assert all(part >= 0 for part in parts)
+    assert record.total_seconds >= sum(parts)
+
+
+def test_nothing_is_held_afterwards_even_when_the_model_fails(
+    build: Callable[..., Any], make_request: MakeRequest
+) -> None:
+    def fail(_: object) -> dict[str, Any]:
+        raise RunFailed("The model failed on the inputs.")
+
+    bench = build(runtimes={"baseline": FakeRuntime(function=fail), "int8": FakeRuntime()})
+    with pytest.raises(RunFailed):
+        infer(bench, make_request(version="baseline"))
+    assert bench.notebook.held == []
+    assert bench.gate.accepted_count == 0
+    assert bench.models.table.models["tiny"].variants["baseline"].leases.held == 0
+    assert bench.notebook.records[0].code is Code.INTERNAL
+
+
+def test_a_full_server_refuses_unseen(build: Callable[..., Any], make_request: MakeRequest) -> None:
+    gate = Gate(1, 1)
+    gate.open()
+    bench = build(gate=gate)
+    with gate.accepted(), pytest.raises(QueueFull, match="--max-in-flight"):
+        infer(bench, make_request())
+    (record,) = bench.notebook.records
+    assert (record.answerer, record.rejection) == (Answerer("tiny"), Rejection.QUEUE_FULL)
+
+
+def test_a_passed_deadline_is_not_run(bench: Any, make_request: MakeRequest) -> None:
+    with pytest.raises(DeadlineExceeded):
+        infer(bench, make_request(version="int8"), Call(deadline_monotonic=0.0))
+    assert bench.runtimes["int8"].runs == 0
+    assert bench.notebook.records[0].rejection is Rejection.DEADLINE
+
+
+@pytest.mark.parametrize(("close", "error"), [(False, NotReady), (True, Draining)])
+def test_a_starting_or_stopping_server_is_unavailable(
+    build: Callable[..., Any], make_request: MakeRequest, close: bool, error: type[FlyweightError]
+) -> None:
+    gate = Gate(1, 1)
+    if close:
+        gate.close()
+    with pytest.raises(error) as caught:
+        infer(build(gate=gate), make_request())
+    assert code_of(caught.value) is Code.UNAVAILABLE

@@ -1,0 +1,180 @@
+"""What happens on disk while a real server is under traffic."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+
+pytestmark = pytest.mark.system
+
+CALLERS = 3
+SCALES = {"baseline": 2, "int8": 3, "pruned": 5}
+
+
+class Traffic:
+    """Callers that ask without a pause, and remember every answer and every failure."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._stop = threading.Event()
+        self._changed = threading.Condition()
+        self.answers: list[str] = []
+        self.failures: list[str] = []
+        self._threads = [threading.Thread(target=self._ask) for _ in range(CALLERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self) -> None:
+        client = triton.InferenceServerClient(self._address)
+        x = np.ones((1, 4), np.float32)
+        tensor = triton.InferInput("x", [1, 4], "FP32")
+        tensor.set_data_from_numpy(x)
+        while not self._stop.is_set():
+            try:
+                result = client.infer("tiny", [tensor])
+            except triton.InferenceServerException as error:
+                self._note(self.failures, str(error))
+                continue
+            variant = result.get_response().model_version
+            if (result.as_numpy("y") == x * SCALES[variant]).all():
+                self._note(self.answers, variant)
+            else:
+                self._note(self.failures, f"{variant} gave another variant's answer")
+        client.close()
+
+    def _note(self, notes: list[str], note: str) -> None:
+        with self._changed:
+            notes.append(note)
+            self._changed.notify_all()
+
+    def await_answers(self, is_there: Callable[[list[str]], bool]) -> None:
+        """Wait until `is_there` holds of the answers from now on, or something failed."""
+        with self._changed:
+            start = len(self.answers)
+            assert self._changed.wait_for(
+                lambda: self.failures or is_there(self.answers[start:]), timeout=60
+            ), set(self.answers[start:])
+        assert self.failures == []
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+
+@pytest.fixture
+def server(start_server: Callable[..., Any], server_repository: Path) -> Any:
+    return start_server(server_repository)
+
+
+@pytest.fixture
+def traffic(server: Any) -> Iterator[Traffic]:
+    made = Traffic(server.address)
+    yield made
+    made.stop()
+
+
+def set_traffic(repository: Path, text: str) -> None:
+    (repository / "tiny" / "traffic.yaml").write_text(text)
+
+
+def only(variant: str, count: int = 50) -> Callable[[list[str]], bool]:
+    """Hold when the last `count` answers are all the variant's."""
+    return lambda answers: len(answers) >= count and set(answers[-count:]) == {variant}
+
+
+def test_adding_replacing_and_removing_variants_under_traffic_fails_no_request(
+    server: Any, traffic: Traffic, server_repository: Path, publish: Callable[..., Path]
+) -> None:
+    traffic.await_answers(lambda answers: {"baseline", "int8"} <= set(answers))
+
+    publish("pruned", 5.0, parent="baseline")
+    set_traffic(server_repository, "split: {baseline: 40, int8: 30, pruned: 30}\n")
+    traffic.await_answers(lambda answers: "pruned" in answers)
+
+    set_traffic(server_repository, "split: {pruned: 100}\n")
+    traffic.await_answers(only("pruned"))
+
+    shutil.rmtree(server_repository / "tiny" / "int8")
+    publish("pruned", 5.0, parent="baseline")
+    server.await_metric(
+        lambda seen: (
+            seen.get('flyweight_unloads_total{model="tiny",variant="int8"}') == 1
+            and seen.get('flyweight_unloads_total{model="tiny",variant="pruned"}') == 1
+        )
+    )
+
+    set_traffic(server_repository, "split: {baseline: 100}\n")
+    traffic.await_answers(only("baseline"))
+    shutil.rmtree(server_repository / "tiny" / "pruned")
+    server.await_metric(lambda seen: 'flyweight_variant_ready{model="tiny",variant="pruned"}' not in seen)
+    traffic.await_answers(only("baseline"))
+
+    traffic.stop()
+    assert traffic.failures == []
+    counted = {
+        name: value for name, value in server.scrape().items() if name.startswith("flyweight_requests_total")
+    }
+    assert all('code="OK"' in name for name in counted), counted
+    assert sum(counted.values()) == len(traffic.answers)
+
+
+def index_of(client: triton.InferenceServerClient) -> dict[str, tuple[str, str]]:
+    return {m.version: (m.state, m.reason) for m in client.get_model_repository_index().models}
+
+
+def test_a_corrupt_variant_is_told_and_disturbs_nobody(
+    server: Any, traffic: Traffic, publish: Callable[..., Path], wait_for: Callable[..., Any]
+) -> None:
+    folder = publish("pruned", 5.0, parent="baseline")
+    broken = folder.with_name("broken")
+    staging = folder.with_name(".broken")
+    shutil.copytree(folder, staging)
+    (staging / "model.onnx").write_bytes(b"not a model")
+    staging.rename(broken)
+    client = triton.InferenceServerClient(server.address)
+    index = wait_for(lambda: index_of(client), lambda seen: seen.get("broken", ("", ""))[1])
+    assert index["broken"][0] == "UNAVAILABLE"
+    assert "model.onnx" in index["broken"][1]
+    assert all(index[name] == ("READY", "") for name in ("baseline", "int8"))
+    traffic.await_answers(lambda answers: {"baseline", "int8"} <= set(answers))
+    failed = 'flyweight_loads_total{model="tiny",outcome="failed",variant="broken"}'
+    assert server.scrape()[failed] >= 1
+    traffic.stop()
+    assert traffic.failures == []
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("split: {baseline: 50, int8: 40}\n", "add up to 90"),
+        ("split: {baseline: 50, int4: 50}\n", "'int4'"),
+        ("split: {baseline: 50, int8: 50\n", "not valid YAML"),
+        ("spilt: {baseline: 50, int8: 50}\n", "'spilt'"),
+    ],
+)
+def test_a_bad_traffic_file_is_told_and_the_last_good_plan_stays(
+    server: Any,
+    traffic: Traffic,
+    server_repository: Path,
+    wait_for: Callable[..., Any],
+    text: str,
+    part: str,
+) -> None:
+    set_traffic(server_repository, "split: {int8: 100}\n")
+    traffic.await_answers(only("int8"))
+    set_traffic(server_repository, text)
+    client = triton.InferenceServerClient(server.address)
+    index = wait_for(lambda: index_of(client), lambda seen: seen.get("", ("", ""))[1])
+    assert part in index[""][1]
+    assert "traffic.yaml" in index[""][1]
+    assert server.scrape()['flyweight_traffic_plan_errors_total{model="tiny"}'] >= 1
+    traffic.await_answers(only("int8"))
+    assert part in server.log.read_text()
+    traffic.stop()
+    assert traffic.failures == []
