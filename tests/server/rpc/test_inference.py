@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from flyweight.server.errors import (
 from flyweight.server.rpc.admission import Gate
 from flyweight.server.rpc.call import Call
 from flyweight.server.rpc.records import Answerer, Rejection
-from flyweight.server.runtime.fake import FakeRuntime
+from flyweight.server.runtime.fake import FAKE_SIGNATURE, FakeRuntime
+from flyweight.server.runtime.seam import TensorSpec
 from flyweight.server.traffic import Plan, Reason
 
 MakeRequest = Callable[..., ModelInferRequest]
@@ -170,10 +172,26 @@ def test_what_would_change_a_tensors_meaning_is_refused_by_name(
         infer(bench, request)
 
 
+def two_outputs(session_outputs: tuple[TensorSpec, ...]) -> FakeRuntime:
+    signature = replace(FAKE_SIGNATURE, outputs=session_outputs)
+    return FakeRuntime(signature=signature, function=lambda inputs: {"y": inputs["x"], "z": -inputs["x"]})
+
+
 def test_only_the_outputs_asked_for_are_sent(build: Callable[..., Any], make_request: MakeRequest) -> None:
-    request = make_request(version="baseline")
-    request.outputs.add(name="y")
-    assert [output.name for output in infer(build(), request).outputs] == ["y"]
+    y, z = FAKE_SIGNATURE.outputs[0], replace(FAKE_SIGNATURE.outputs[0], name="z")
+    bench, request = build(runtimes={"baseline": two_outputs((y, z))}), make_request(version="baseline")
+    assert [output.name for output in infer(bench, request).outputs] == ["y", "z"]
+    request.outputs.add(name="z")
+    assert [output.name for output in infer(bench, request).outputs] == ["z"]
+
+
+def test_an_output_that_the_configuration_leaves_out_is_not_sent(
+    build: Callable[..., Any], make_request: MakeRequest
+) -> None:
+    """The fake computes z as a session would, and the variant's signature has only y."""
+    bench = build(runtimes={"baseline": two_outputs(FAKE_SIGNATURE.outputs)})
+    response = infer(bench, make_request(version="baseline"))
+    assert [output.name for output in response.outputs] == ["y"]
 
 
 def test_an_unknown_model_is_named_and_counted_for_nobody(bench: Any, make_request: MakeRequest) -> None:

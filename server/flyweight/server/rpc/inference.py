@@ -74,9 +74,11 @@ class Inference:
     def _answer(self, request: ModelInferRequest, call: Call, held: Held[Picked], record: Record) -> bytes:
         """Run the leased variant on the request's tensors, which are checked before they wait."""
         refuse_unsupported(request)
-        wanted = [output.name for output in request.outputs]
+        signature = held.variant.signature
+        # The variant's outputs may be fewer than the session's: config.pbtxt can leave some out.
+        wanted = [output.name for output in request.outputs] or [spec.name for spec in signature.outputs]
         inputs = decode_tensors(request.inputs, request.raw_input_contents)
-        record.rows = held.variant.signature.check(inputs, wanted)
+        record.rows = signature.check(inputs, wanted)
         decoded = self._clock()
         record.decode_seconds = decoded - record.started
         with self._gate.running(call):
