@@ -1,0 +1,50 @@
+"""The one border to code that may raise anything: the user's module, and the tools that trace it."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from flyweight.compressor.errors import CompressorError
+
+Result = TypeVar("Result")
+
+
+def run_foreign(call: Callable[[], Result], failure: Callable[[str], CompressorError]) -> Result:
+    """Return what `call` returns.
+
+    Args:
+        call: runs code that is not ours.
+        failure: makes the error for the reader out of one line that says what went wrong.
+
+    Raises:
+        CompressorError: made by `failure`, with the original exception as its cause.
+    """
+    try:
+        return call()
+    except CompressorError:
+        raise
+    # The code is the user's or a tracer's: any exception is possible, and all mean the same to us.
+    except Exception as error:
+        raise failure(_in_one_line(error)) from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return the exception's type and the first line of its message, at most 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return (text if len(text) <= 200 else text[:197] + "...").rstrip(".")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the warnings and log lines of tracing tools to themselves: they speak of the tools' internals."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

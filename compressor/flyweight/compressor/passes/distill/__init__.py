@@ -1,0 +1,1 @@
+"""Passes that train a torch module, alone or from a teacher."""

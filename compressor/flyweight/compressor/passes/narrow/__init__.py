@@ -1,0 +1,1 @@
+"""Passes that build a narrower module of the same shape."""
