@@ -1,0 +1,172 @@
+"""The commands `flyweight compress` and `flyweight report`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+from flyweight.compressor.errors import RecipeError
+
+if TYPE_CHECKING:
+    from flyweight.compressor.data import DataSet
+    from flyweight.compressor.gate import Limits
+    from flyweight.compressor.model import Model
+    from flyweight.compressor.options import Options
+    from flyweight.compressor.outcome import CompressionReport
+    from flyweight.compressor.passes.base import Pass
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(epilog="Exit code 0 when it worked, whatever was published; 2 on bad input.")
+@click.argument("model", type=_PATH, required=False)
+@click.option(
+    "--module", metavar="PKG.MOD:FACTORY", help="A function that returns a torch module, instead of MODEL."
+)
+@click.option("--weights", type=_PATH, help="The module's weights: .safetensors, or a checkpoint of tensors.")
+@click.option(
+    "--data", type=_PATH, required=True, help="An .npz file, or a folder of them: one array per input."
+)
+@click.option("--train", type=_PATH, help="Data in the same format to train on.")
+@click.option("--out", "repository", type=_PATH, required=True, help="The repository to publish to.")
+@click.option("--name", required=True, help="What clients will call the model.")
+@click.option(
+    "--recipe", "recipes", type=_PATH, multiple=True, help="A YAML recipe instead of the default ones."
+)
+@click.option("--max-loss", type=float, help="Largest loss of quality.  [default: 0.01; agreement: 0.02]")
+@click.option("--max-slowdown", type=float, default=1.1, show_default=True, help="Largest latency ratio.")
+@click.option(
+    "--max-bytes-ratio", type=float, default=1.0, show_default=True, help="Largest file size ratio."
+)
+@click.option("--min-gain", type=float, default=0.05, show_default=True, help="Least gain on one axis.")
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads in an operator."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
+@click.option(
+    "--calibration-samples", type=click.IntRange(1), default=512, show_default=True, help="At most so many."
+)
+@click.option(
+    "--seconds-per-point",
+    type=click.FloatRange(min=0.05),
+    default=1.0,
+    show_default=True,
+    help="Of timing, for each batch size of each variant.",
+)
+@click.option("--output", help="The output that labels are compared with.  [default: the first that fits]")
+@click.option(
+    "--agreement",
+    type=click.Choice(["auto", "top1", "values"]),
+    default="auto",
+    show_default=True,
+    help="What the same answer means.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+@click.option("--report", "html", type=_PATH, help="Write a report with pictures to this HTML file as well.")
+def compress(**given: Any) -> None:  # click passes twenty options by name
+    r"""Compress MODEL.onnx and publish every variant that does no harm.
+
+    Each variant is measured in onnxruntime against the model, on your data. One that is slower, bigger or
+    worse than asked, or better nowhere, is not published, and you are told why.
+
+    \b
+    flyweight compress model.onnx --data samples.npz --out repository --name mynet
+    """
+    from flyweight.compressor.terminal import output_kept_clean, print_report, progress_bars
+
+    if (given["model"] is None) == (given["module"] is None):
+        raise click.UsageError("Give either MODEL.onnx or --module, and only one of them.")
+    if given["weights"] is not None and given["module"] is None:
+        raise click.UsageError("--weights belongs to --module; an ONNX file holds its own.")
+    if given["html"] is not None and not given["html"].absolute().parent.is_dir():
+        raise click.UsageError(
+            f"--report: the folder {given['html'].absolute().parent} does not exist; make it."
+        )
+    with output_kept_clean(), progress_bars() as bars:
+        report = _run(given, bars)
+        document = report.document()
+        if given["html"] is not None:
+            _write_report(document, given["html"])
+    if given["as_json"]:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        print_report(report)
+
+
+def _run(given: dict[str, Any], progress: Any) -> "CompressionReport":  # see compress
+    from flyweight.compressor.compress import compress as run
+    from flyweight.compressor.data import load_data
+
+    data = load_data(given["data"])
+    options = _options(given, progress)
+    return run(
+        _model(given, data),
+        data,
+        given["repository"],
+        given["name"],
+        _recipes(given["recipes"]),
+        options,
+    )
+
+
+def _options(given: dict[str, Any], progress: Any) -> "Options":  # see compress
+    from flyweight.compressor.data import load_data
+    from flyweight.compressor.options import Options
+
+    return Options(
+        training=None if given["train"] is None else load_data(given["train"]),
+        limits=_limits(given),
+        threads=given["threads"],
+        seed=given["seed"],
+        calibration_samples=given["calibration_samples"],
+        seconds_per_point=given["seconds_per_point"],
+        output=given["output"],
+        agreement=given["agreement"],
+        progress=progress,
+    )
+
+
+def _limits(given: dict[str, Any]) -> "Limits":
+    from flyweight.compressor.gate import Limits
+
+    return Limits(given["max_loss"], given["max_slowdown"], given["max_bytes_ratio"], given["min_gain"])
+
+
+def _model(given: dict[str, Any], data: "DataSet") -> "Model | Path":
+    if given["module"] is None:
+        return cast("Path", given["model"])
+    from flyweight.compressor.torch_model import load_module
+
+    return load_module(given["module"], given["weights"], data)
+
+
+def _recipes(paths: tuple[Path, ...]) -> "dict[str, Pass] | None":
+    from flyweight.compressor.recipe import load_recipes
+
+    recipes: dict[str, Pass] = {}
+    for path in paths:
+        for name, recipe in load_recipes(path).items():
+            if name in recipes:
+                raise RecipeError(f"Two recipes are called {name!r}, the second in {path}; rename one.")
+            recipes[name] = recipe
+    return recipes or None
+
+
+def _write_report(document: dict[str, Any], path: Path) -> None:
+    from flyweight.compressor.report import render_report
+
+    render_report(document, path)
+
+
+@click.command(epilog="Exit code 0 when the report was written; 2 when there is nothing to report.")
+@click.argument("repository", type=_PATH)
+@click.option("--name", required=True, help="The model.")
+@click.option("--out", "html", type=_PATH, required=True, help="The HTML file to write.")
+def report(repository: Path, name: str, html: Path) -> None:
+    """Draw a report with pictures from the manifests of a model in REPOSITORY."""
+    from flyweight.compressor.published import describe_published
+    from flyweight.compressor.terminal import output_kept_clean
+
+    with output_kept_clean():
+        _write_report(describe_published(repository, name), html)
+    click.echo(f"Wrote {html}")

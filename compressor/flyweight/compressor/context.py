@@ -1,0 +1,51 @@
+"""What passes may use beside the model: data, a folder to write in, progress, randomness, patience."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from flyweight.compressor.data import DataSet
+
+
+class Progress(Protocol):
+    """Someone who is told how far a long step has come."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say that `done` of `total` steps of `what` are finished."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The surroundings of a pass.
+
+    Attributes:
+        workspace: a folder of the running recipe; a pass asks `new_path` for a file of its own in it.
+        calibration: unlabelled or labelled samples that passes may learn ranges from.
+        training: samples to train on, or None when the user gave none; training passes then distil from the
+            original on `calibration`.
+        baseline: the original torch module, for passes that learn from it; None for ONNX-only work.
+        progress: told of everything that takes longer than a moment.
+        seed: of every random choice, so that a recipe gives the same variant twice.
+        threads: that training and measuring may use.
+    """
+
+    workspace: Path
+    calibration: "DataSet"
+    training: "DataSet | None" = None
+    baseline: object | None = None
+    progress: Progress = silent
+    seed: int = 0
+    threads: int = 1
+    counter: Callable[[], int] = field(default_factory=lambda: iter(range(10**9)).__next__)
+
+    def new_path(self, stem: str, suffix: str = ".onnx") -> Path:
+        """Return a path in a fresh folder of the workspace; nobody else was given it."""
+        folder = self.workspace / f"{self.counter():03d}-{stem}"
+        folder.mkdir(parents=True)
+        return folder / f"model{suffix}"

@@ -1,0 +1,205 @@
+"""The user's data: one array per model input, first axis = samples, and optional labels, in .npz files.
+
+A file is read without pickle, so that nothing in it can run. Arrays are hashed, so that every variant can say
+which data it was made and measured with.
+"""
+
+import hashlib
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from flyweight.compressor.errors import DataError
+from numpy.typing import NDArray
+
+LABEL: Final = "label"
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """Samples of a model's inputs, and maybe what the model should answer.
+
+    Attributes:
+        inputs: by name; the first axis counts samples and is equally long in all, at least 1.
+        labels: integers (classes) or floats (values to regress), first axis = samples; None when unknown.
+        digest: SHA-256 over names, types, shapes and bytes of all arrays.
+    """
+
+    inputs: Mapping[str, Array]
+    labels: Array | None = None
+    digest: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        """Check that the arrays fit each other, and compute the digest.
+
+        Raises:
+            DataError: there is no input or no sample, lengths differ, or a label is not a finite number.
+        """
+        _check_lengths(self.inputs, self.labels)
+        _check_values(self.inputs, self.labels)
+        if not self.digest:
+            object.__setattr__(self, "digest", _digest(self.inputs, self.labels))
+
+    @property
+    def samples(self) -> int:
+        """How many samples there are."""
+        return len(next(iter(self.inputs.values())))
+
+    def rows(self, start: int, stop: int) -> dict[str, Array]:
+        """Return the inputs of samples `start` to `stop` (exclusive), as views."""
+        return {name: array[start:stop] for name, array in self.inputs.items()}
+
+    def batches(self, rows: int) -> Iterator[dict[str, Array]]:
+        """Yield all inputs in order, `rows` samples at a time; the last batch may be shorter."""
+        for start in range(0, self.samples, rows):
+            yield self.rows(start, start + rows)
+
+    def take(self, indices: Array) -> "DataSet":
+        """Return the samples at `indices`, in that order."""
+        inputs = {name: array[indices] for name, array in self.inputs.items()}
+        return DataSet(inputs, None if self.labels is None else self.labels[indices])
+
+    def first(self, samples: int) -> "DataSet":
+        """Return the first `samples` samples, or all when there are fewer."""
+        return self if samples >= self.samples else self.take(np.arange(samples))
+
+    def split(self, fraction: float, seed: int = 0) -> tuple["DataSet", "DataSet"]:
+        """Return two disjoint sets, the first with `fraction` of the samples, drawn at random by `seed`.
+
+        Both keep the order of the original. Each has at least one sample.
+
+        Raises:
+            DataError: there is one sample only.
+        """
+        if self.samples < 2:
+            raise DataError("One sample cannot be split in two sets; give more data.")
+        count = min(max(round(self.samples * fraction), 1), self.samples - 1)
+        order = np.random.default_rng(seed).permutation(self.samples)
+        return self.take(np.sort(order[:count])), self.take(np.sort(order[count:]))
+
+
+def load_data(path: Path) -> DataSet:
+    """Read a data set from an .npz file, or from a folder of such files in the order of their names.
+
+    Raises:
+        DataError: there is no such file, it is no .npz of plain arrays, or the shards do not fit together.
+    """
+    if path.is_dir():
+        shards = sorted(path.glob("*.npz"))
+        if not shards:
+            raise DataError(f"{path} holds no .npz file; put the data there or name the file.")
+        return _joined([(shard, _read(shard)) for shard in shards])
+    return _joined([(path, _read(path))])
+
+
+def save_data(path: Path, data: DataSet) -> None:
+    """Write `data` in the format that `load_data` reads."""
+    arrays = dict(data.inputs) if data.labels is None else {**data.inputs, LABEL: data.labels}
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def _read(path: Path) -> dict[str, Array]:
+    if not path.exists():
+        raise DataError(f"The data file {path} does not exist; check the path given with --data.")
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                raise DataError(
+                    f"{path} holds one bare array; save it with np.savez(path, INPUT_NAME=array)."
+                )
+            return {name: loaded[name] for name in loaded.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        # numpy's own advice is to allow pickle, which we never do.
+        pickled = "pickle" in str(error)
+        reason = "it holds pickled objects, or is no archive at all" if pickled else str(error).rstrip(".")
+        raise DataError(
+            f"{path} is not an .npz file of plain arrays ({reason}); write it with np.savez."
+        ) from error
+
+
+def _joined(shards: list[tuple[Path, dict[str, Array]]]) -> DataSet:
+    """Put shards one after the other, checking that each fits the first."""
+    first_path, first = shards[0]
+    for path, arrays in shards:
+        if set(arrays) != set(first):
+            raise DataError(
+                f"{path} holds {_listed(arrays)} and {first_path} holds {_listed(first)}; "
+                "every shard needs the same arrays."
+            )
+        for name, array in arrays.items():
+            if array.ndim == 0:
+                raise DataError(
+                    f"Array {name!r} of {path} is a single number; its first axis must count samples."
+                )
+            if array.dtype != first[name].dtype or array.shape[1:] != first[name].shape[1:]:
+                raise DataError(
+                    f"Array {name!r} is {array.dtype}{list(array.shape[1:])} in {path} and "
+                    f"{first[name].dtype}{list(first[name].shape[1:])} in {first_path}; shards must agree."
+                )
+        lengths = {name: len(array) for name, array in arrays.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"The arrays of {path} have different numbers of samples ({_counts(lengths)}).")
+    if len(shards) == 1:
+        joined = first
+    else:
+        joined = {name: np.concatenate([arrays[name] for _, arrays in shards]) for name in first}
+    try:
+        return DataSet({name: joined[name] for name in joined if name != LABEL}, joined.get(LABEL))
+    except DataError as error:
+        raise DataError(f"{first_path if len(shards) == 1 else first_path.parent}: {error}") from error
+
+
+def _check_lengths(inputs: Mapping[str, Array], labels: Array | None) -> None:
+    if not inputs:
+        raise DataError("The data hold no input; save one array per model input, named as the input.")
+    arrays = dict(inputs) if labels is None else {**inputs, LABEL: labels}
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise DataError(f"Array {name!r} is a single number; its first axis must count samples.")
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"The arrays have different numbers of samples ({_counts(lengths)}).")
+    if not next(iter(lengths.values())):
+        raise DataError("The data set is empty: its arrays have no samples; give at least one.")
+
+
+def _check_values(inputs: Mapping[str, Array], labels: Array | None) -> None:
+    for name, array in inputs.items():
+        # An infinity may be meant, in an attention mask for example; not-a-number never is.
+        if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
+            sample = int(np.argmax(np.isnan(array).reshape(len(array), -1).any(axis=1)))
+            raise DataError(f"Input {name!r} holds not-a-number in sample {sample}; remove or repair it.")
+    if labels is None:
+        return
+    if labels.dtype.kind not in "iuf":
+        raise DataError(
+            f"The labels are {labels.dtype}; give integers for classes or floats for values to regress."
+        )
+    if not np.isfinite(labels).all():
+        raise DataError("Some labels are not finite numbers; remove or repair those samples.")
+
+
+def _digest(inputs: Mapping[str, Array], labels: Array | None) -> str:
+    digest = hashlib.sha256()
+    arrays = dict(inputs) if labels is None else {**inputs, LABEL: labels}
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(
+            array.view(np.uint8).data if array.dtype.kind not in "OUS" else repr(array.tolist()).encode()
+        )
+    return digest.hexdigest()
+
+
+def _listed(arrays: Mapping[str, Array]) -> str:
+    return ", ".join(sorted(arrays)) or "nothing"
+
+
+def _counts(lengths: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in lengths.items())

@@ -1,0 +1,76 @@
+"""How good answers are: against labels where there are some, against the baseline always."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flyweight.compressor.evaluate.labels import Task
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well a model does its task; every figure is better when larger, 1 is perfect.
+
+    Attributes:
+        metric: the figure that decides: accuracy, r2 or agreement.
+        value: that figure.
+        baseline_value: the same for the baseline.
+        samples: it was computed on.
+        figures: all figures by name, `agreement` among them.
+    """
+
+    metric: str
+    value: float
+    baseline_value: float
+    samples: int
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def delta(self) -> float:
+        """What was gained (positive) or lost (negative) against the baseline."""
+        return self.value - self.baseline_value
+
+
+def score(task: Task, labels: Array, predictions: Array) -> dict[str, float]:
+    """Return the figures of predictions against labels, first axis = samples in both.
+
+    Classes: accuracy, and precision, recall and F1 as the unweighted mean over classes ("macro"), where a
+    class that is never predicted has precision 0. Numbers: the coefficient of determination
+    R2 = 1 - sum (y - p)^2 / sum (y - mean y)^2 over all elements.
+    """
+    if task.is_regression:
+        return {"r2": r_squared(labels.reshape(len(labels), -1), predictions)}
+    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+    expected, predicted = labels.reshape(-1), predictions.reshape(-1)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        expected,
+        predicted,
+        average="macro",
+        zero_division=0,  # pyright: ignore[reportArgumentType]  # its default is "warn", and numbers are allowed
+    )
+    return {
+        "accuracy": float(accuracy_score(expected, predicted)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+    }
+
+
+def r_squared(expected: Array, predicted: Array) -> float:
+    """Return R2; where the expected values do not vary, 1 if they are all met and 0 otherwise."""
+    truth, guess = expected.astype(np.float64), predicted.astype(np.float64)
+    residual = float(np.square(truth - guess).sum())
+    total = float(np.square(truth - truth.mean()).sum())
+    if total == 0:
+        return 1.0 if residual == 0 else 0.0
+    return 1 - residual / total
+
+
+def metric_of(figures: Mapping[str, float]) -> str:
+    """Return the name of the figure that decides."""
+    return next((name for name in ("accuracy", "r2") if name in figures), "agreement")

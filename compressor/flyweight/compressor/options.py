@@ -1,0 +1,42 @@
+"""What a user may choose about a compression, beside the model, the data and the recipes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from flyweight.compressor.context import Progress, silent
+from flyweight.compressor.data import DataSet
+from flyweight.compressor.evaluate.agreement import Kind
+from flyweight.compressor.gate import Limits
+
+# Ranges of activations hardly change beyond a few hundred samples.
+CALIBRATION_SAMPLES: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Choices, all with defaults.
+
+    Attributes:
+        training: samples to train on; None takes half of the data where a recipe trains.
+        limits: what a variant may cost to be published.
+        variant_limits: other limits for single variants, by name.
+        threads: inside an operator, for measuring and, by the manifest, for serving.
+        seed: of every random choice.
+        calibration_samples: at most so many samples are used to learn ranges from.
+        seconds_per_point: of timing for each batch size of each variant.
+        output: the output that labels are compared with; None takes the first that fits.
+        agreement: what the same answer means: auto, top1 or values.
+        progress: told of everything that takes longer than a moment.
+    """
+
+    training: DataSet | None = None
+    limits: Limits = field(default_factory=Limits)
+    variant_limits: Mapping[str, Limits] = field(default_factory=dict)
+    threads: int = 1
+    seed: int = 0
+    calibration_samples: int = CALIBRATION_SAMPLES
+    seconds_per_point: float = 1.0
+    output: str | None = None
+    agreement: Kind = "auto"
+    progress: Progress = silent

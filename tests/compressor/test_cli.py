@@ -1,0 +1,147 @@
+"""The commands, in this process: what they print where, and how they refuse."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from flyweight.compressor.cli import compress, report
+from flyweight.compressor.data import save_data
+from flyweight.protos.errors import FlyweightError
+
+pytestmark = pytest.mark.usefixtures("no_memory_processes")
+
+
+@pytest.fixture
+def files(digits, tmp_path: Path) -> Path:
+    path, data = digits
+    (tmp_path / "model.onnx").write_bytes(path.read_bytes())
+    save_data(tmp_path / "data.npz", data)
+    return tmp_path
+
+
+def run(folder: Path, *more: str, model: str = "model.onnx", data: str = "data.npz") -> Result:
+    arguments = [str(folder / model), "--data", str(folder / data), "--out", str(folder / "repository")]
+    quick = ["--name", "digits", "--seconds-per-point", "0.05", "--max-slowdown", "1000"]
+    return CliRunner().invoke(compress, [*arguments, *quick, *more])
+
+
+def test_json_is_all_there_is_on_standard_output(files: Path) -> None:
+    result = run(files, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["model"] == "digits"
+    assert [variant["name"] for variant in document["variants"]] == [
+        "baseline",
+        "int8",
+        "int8-dynamic",
+        "fp16",
+    ]
+    assert document["recommended"] in {variant["name"] for variant in document["variants"]}
+
+
+def test_the_table_names_every_variant_and_the_next_step(files: Path) -> None:
+    result = run(files)
+    assert result.exit_code == 0, result.output
+    for words in (
+        "baseline",
+        "int8-dynamic",
+        "accuracy",
+        "Recommended:",
+        "flyweight serve",
+        "450 samples",
+    ):
+        assert words in result.stdout
+
+
+def test_nothing_published_is_no_failure_and_is_explained(files: Path) -> None:
+    result = run(files, "--max-bytes-ratio", "0.01")
+    assert result.exit_code == 0
+    assert result.stdout.count("was not published: ") == 3
+    assert "Recommended: baseline" in " ".join(result.stdout.split())
+
+
+def test_recipes_replace_the_default_ones(files: Path) -> None:
+    (files / "a.yaml").write_text("name: half\npasses: [fp16]\n")
+    (files / "b.yaml").write_text("name: both\npasses: [dynamic-int8, fp16]\n")
+    result = run(files, "--json", "--recipe", str(files / "a.yaml"), "--recipe", str(files / "b.yaml"))
+    assert [v["name"] for v in json.loads(result.stdout)["variants"]] == ["baseline", "half", "both"]
+
+
+def test_two_recipes_of_one_name_are_refused(files: Path) -> None:
+    (files / "a.yaml").write_text("name: half\npasses: [fp16]\n")
+    result = run(files, "--recipe", str(files / "a.yaml"), "--recipe", str(files / "a.yaml"))
+    assert "Two recipes are called 'half'" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"model": "nowhere.onnx"}, "does not exist"),
+        ({"model": "data.npz"}, "is not an ONNX file"),
+        ({"data": "nowhere.npz"}, "does not exist"),
+        ({"data": "model.onnx"}, "is not an .npz file"),
+    ],
+)
+def test_a_wrong_file_is_an_expected_failure(files: Path, arguments: dict[str, str], sentence: str) -> None:
+    result = run(files, **arguments)
+    assert isinstance(result.exception, FlyweightError)
+    assert sentence in str(result.exception)
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--module", "a:b"], "Give either MODEL.onnx or --module"),
+        (["--weights", "w.safetensors"], "--weights belongs to --module"),
+        (["--report", "nowhere/r.html"], "nowhere does not exist; make it"),
+        (["--threads", "0"], "0 is not in the range"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_a_usage_error(files: Path, more: list[str], sentence: str) -> None:
+    result = run(files, *more)
+    assert result.exit_code == 2
+    assert sentence in " ".join(result.stderr.split())
+
+
+def test_a_report_is_written_and_can_be_drawn_again_from_the_repository(files: Path) -> None:
+    result = run(files, "--json", "--report", str(files / "first.html"))
+    assert result.exit_code == 0, result.output
+    again = CliRunner().invoke(
+        report, [str(files / "repository"), "--name", "digits", "--out", str(files / "second.html")]
+    )
+    assert again.exit_code == 0, again.output
+    for name in ("first.html", "second.html"):
+        assert "int8-dynamic" in (files / name).read_text(encoding="utf-8")
+
+
+def test_a_report_of_nothing_is_refused(files: Path) -> None:
+    result = CliRunner().invoke(report, [str(files), "--name", "digits", "--out", str(files / "r.html")])
+    assert "has no model 'digits'" in str(result.exception)
+
+
+def test_help_shows_an_example() -> None:
+    assert "flyweight compress model.onnx --data" in CliRunner().invoke(compress, ["--help"]).output
+
+
+def test_what_libraries_print_goes_to_standard_error(capfd) -> None:
+    import os
+
+    from flyweight.compressor.terminal import output_kept_clean
+
+    with output_kept_clean():
+        print("from Python")  # noqa: T201
+        os.write(1, b"from C\n")
+    os.write(1, b"result\n")
+    out, err = capfd.readouterr()
+    assert out == "result\n"
+    assert "from Python" in err
+    assert "from C" in err
+
+
+def test_floats_of_half_precision_are_told_how_to_become_the_models(files: Path, digits) -> None:
+    np.savez(files / "half.npz", x=digits[1].inputs["x"].astype(np.float16))
+    result = run(files, data="half.npz")
+    assert "array.astype(np.float32)" in str(result.exception)

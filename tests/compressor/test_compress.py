@@ -1,0 +1,344 @@
+"""The whole way from a file to a repository, for ordinary and for odd networks."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnx
+import pytest
+from flyweight.compressor.compress import compress
+from flyweight.compressor.data import DataSet
+from flyweight.compressor.errors import DataError, ModelError, RecipeError
+from flyweight.compressor.gate import Limits
+from flyweight.compressor.model import Model
+from flyweight.compressor.onnx_model import load_graph, save_graph
+from flyweight.compressor.options import Options
+from flyweight.compressor.passes.base import Form, Pass, PassResult
+from flyweight.compressor.passes.quantize import Fp16Storage, StaticInt8
+from flyweight.compressor.published import describe_published
+from flyweight.compressor.sessions import Session, SessionSettings
+from flyweight.protos.errors import RepositoryError
+from flyweight.protos.variant import read_golden, read_manifest, verify_digests
+from flyweight.protos.variant.golden import largest_relative_error
+from onnx import TensorProto, numpy_helper
+
+pytestmark = pytest.mark.usefixtures("no_memory_processes")
+
+# Tiny networks are all overhead: what is tested here is not whether int8 pays off on them.
+LENIENT = Limits(max_loss=1.0, max_slowdown=1000.0, max_bytes_ratio=1000.0)
+FAST = Options(seconds_per_point=0.02, limits=LENIENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Tamper(Pass):
+    """A pass that breaks the last weight in a way the test chooses."""
+
+    name: ClassVar[str] = "tamper"
+    needs: ClassVar[Form] = Form.ONNX
+    gives: ClassVar[Form] = Form.ONNX
+
+    how: str = "nan"
+
+    def apply(self, model: Model, context) -> PassResult:
+        graph = load_graph(model.onnx_path())
+        tensor = [tensor for tensor in graph.graph.initializer if len(tensor.dims) == 2][-1]
+        weight = numpy_helper.to_array(tensor).copy()
+        match self.how:
+            case "nan":
+                weight[...] = np.nan
+            case "shuffle":
+                weight = np.roll(weight, 1, axis=-1)
+            case "bug":
+                raise KeyError("a bug in a pass")
+            case "rename":
+                graph.graph.output[0].name = "other"
+                graph.graph.node[-1].output[0] = "other"
+            case "unloadable":
+                graph.graph.node[-1].op_type = "NoSuchOperator"
+        tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
+        return PassResult(Model(path=save_graph(graph, context.new_path("tamper"))), changed=True)
+
+
+def outcomes(
+    path: Path, data: DataSet, repository: Path, recipes: Mapping[str, Pass] | None = None
+) -> dict[str, tuple[bool, str]]:
+    report = compress(path, data, repository, "net", recipes, FAST)
+    return {v.name: (v.verdict.published, v.verdict.reason) for v in report.variants}
+
+
+def test_a_network_for_digits_keeps_its_accuracy_in_every_variant(digits, tmp_path: Path) -> None:
+    path, data = digits
+    report = compress(path, data, tmp_path, "digits", options=FAST)
+    assert [variant.name for variant in report.variants] == ["baseline", "int8", "int8-dynamic", "fp16"]
+    for variant in report.variants:
+        assert variant.verdict.published, variant.verdict.reason
+        assert variant.evaluation is not None
+        quality = variant.evaluation.quality
+        assert quality.metric == "accuracy"
+        assert quality.value > 0.85
+        assert abs(quality.delta) <= 0.01
+        assert quality.samples == report.samples == 450
+        assert variant.evaluation.parameters == 64 * 128 + 128 + 128 * 64 + 64 + 64 * 10 + 10
+        assert variant.evaluation.macs == 64 * 128 + 128 * 64 + 64 * 10
+        assert [point.batch for point in variant.evaluation.latency] == [1, 8]
+    assert report.variant("fp16").evaluation.file_bytes < 0.55 * report.baseline.evaluation.file_bytes
+
+
+def test_a_published_variant_is_whole_and_repeats_its_golden_answers(digits, tmp_path: Path) -> None:
+    path, data = digits
+    report = compress(path, data, tmp_path, "digits", {"int8": StaticInt8()}, FAST)
+    folder = report.variant("int8").path
+    assert folder == tmp_path / "digits" / "int8"
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    verify_digests(folder, manifest)
+    assert {file.path for file in manifest.files} == {"model.onnx", "golden.npz"}
+    golden = read_golden(folder / manifest.golden.file)
+    settings = SessionSettings(manifest.session.intra_op_threads, dict(manifest.session.config_entries))
+    actual = Session(folder / "model.onnx", settings).run(golden.inputs)
+    assert largest_relative_error(golden.outputs["scores"], actual["scores"]) == 0
+    assert golden.inputs["x"].shape == (4, 64)
+
+
+def test_a_manifest_tells_where_a_variant_comes_from_and_how_good_it_is(digits, tmp_path: Path) -> None:
+    path, data = digits
+    compress(path, data, tmp_path, "digits", {"int8": StaticInt8()}, FAST)
+    base, made = (read_manifest(tmp_path / "digits" / name) for name in ("baseline", "int8"))
+    assert base is not None
+    assert made is not None
+    assert (base.lineage.parent, made.lineage.parent) == ("", "baseline")
+    (model_file,) = [file for file in base.files if file.path == "model.onnx"]
+    assert made.lineage.parent_sha256 == model_file.sha256
+    assert "static-int8" in made.lineage.recipe
+    assert made.lineage.data_sha256 == data.digest
+    assert "onnxruntime" in made.lineage.tools
+    assert made.kind == "static int8"
+    assert [(t.name, t.datatype, list(t.shape)) for t in made.inputs] == [("x", "FP32", [-1, 64])]
+    assert {point.batch for point in made.latencies} == {1, 8}
+    assert made.quality.figures["agreement"] > 0.97
+    assert made.footprint.file_bytes == (tmp_path / "digits" / "int8" / "model.onnx").stat().st_size
+    assert made.environment.cpu
+    assert made.golden.relative_tolerance > base.golden.relative_tolerance
+
+
+def test_the_baseline_is_published_byte_for_byte(digits, tmp_path: Path) -> None:
+    path, data = digits
+    compress(path, data, tmp_path, "digits", {}, FAST)
+    assert (tmp_path / "digits" / "baseline" / "model.onnx").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("nan", "values that are not finite"),
+        ("bug", "The recipe failed on this model (KeyError"),
+        ("rename", "It cannot stand in for the baseline: its outputs are other instead of scores"),
+        ("unloadable", "onnxruntime cannot load"),
+    ],
+)
+def test_a_broken_variant_is_never_published(how: str, words: str, digits, tmp_path: Path) -> None:
+    found = outcomes(*digits, tmp_path, {"broken": Tamper(how), "fp16": Fp16Storage()})
+    published, reason = found["broken"]
+    assert not published
+    assert words in reason
+    assert not (tmp_path / "net" / "broken").exists()
+    assert found["fp16"][0]
+
+
+def test_a_variant_worse_than_asked_is_not_published_and_an_earlier_one_stays(digits, tmp_path: Path) -> None:
+    path, data = digits
+    compress(path, data, tmp_path, "net", {"v": Fp16Storage()}, FAST)
+    before = (tmp_path / "net" / "v" / "model.onnx").read_bytes()
+    strict = Options(seconds_per_point=0.02)
+    report = compress(path, data, tmp_path, "net", {"v": Tamper("shuffle")}, strict)
+    assert not report.variant("v").verdict.published
+    assert "Accuracy is" in report.variant("v").verdict.reason
+    assert "was left as it is" in report.variant("v").notes[-1]
+    assert (tmp_path / "net" / "v" / "model.onnx").read_bytes() == before
+    assert report.recommended == "baseline"
+
+
+def test_limits_may_differ_by_variant(digits, tmp_path: Path) -> None:
+    path, data = digits
+    options = Options(
+        seconds_per_point=0.02, limits=LENIENT, variant_limits={"b": Limits(max_bytes_ratio=0.1)}
+    )
+    report = compress(path, data, tmp_path, "net", {"a": Fp16Storage(), "b": Fp16Storage()}, options)
+    assert report.variant("a").verdict.published
+    assert "times as many where 0.1 is allowed" in report.variant("b").verdict.reason
+
+
+def test_without_labels_agreement_decides(models, rows, tmp_path: Path) -> None:
+    report = compress(models.mlp(), rows(x=(16,)), tmp_path / "r", "net", {"fp16": Fp16Storage()}, FAST)
+    assert report.baseline.evaluation.quality.metric == "agreement"
+    assert report.baseline.evaluation.quality.value == 1.0
+
+
+def test_an_input_without_a_batch_axis_is_run_row_by_row(models, rows, tmp_path: Path) -> None:
+    report = compress(models.scaled(), rows(x=(4,), factor=()), tmp_path / "r", "net", options=FAST)
+    assert [point.batch for point in report.baseline.evaluation.latency] == [1]
+    golden = read_golden(tmp_path / "r" / "net" / "baseline" / "golden.npz")
+    assert golden.inputs["factor"].shape == ()
+    assert all("nothing to" in v.verdict.reason for v in report.variants[1:])
+
+
+def test_a_fixed_batch_is_measured_in_whole_groups(models, rows, tmp_path: Path) -> None:
+    report = compress(
+        models.mlp(batch=4), rows(samples=30, x=(16,)), tmp_path / "r", "net", {"int8": StaticInt8()}, FAST
+    )
+    assert [point.batch for point in report.baseline.evaluation.latency] == [4]
+    assert report.samples == 28
+    assert any("the last 2 of 30 samples were left out" in note for note in report.baseline.notes)
+    assert report.variant("int8").verdict.published
+
+
+def test_a_batch_axis_that_is_only_promised_is_found_out(models, rows, tmp_path: Path) -> None:
+    """The file says n rows, and a Reshape inside has one row built in."""
+    graph = onnx.load(models.mlp())
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([1, 16]), "shape"))
+    graph.graph.node.insert(0, onnx.helper.make_node("Reshape", ["x", "shape"], ["one"]))
+    graph.graph.node[1].input[0] = "one"
+    path = save_graph(graph, tmp_path / "promise.onnx")
+    report = compress(path, rows(x=(16,)), tmp_path / "r", "net", {"int8": StaticInt8()}, FAST)
+    assert any("run row by row" in note for note in report.baseline.notes)
+    assert report.variant("int8").verdict.published
+
+
+def test_branches_and_integer_outputs_are_no_obstacle(models, rows, tmp_path: Path) -> None:
+    found = outcomes(models.choosing(), rows(x=(8,)), tmp_path / "r")
+    assert found["fp16"][0]
+    assert "main graph has no Conv, Gemm or MatMul" in found["int8"][1]
+
+
+@pytest.mark.parametrize(
+    ("element", "values"),
+    [
+        (TensorProto.INT64, np.arange(48).reshape(12, 4)),
+        (TensorProto.BOOL, np.arange(48).reshape(12, 4) % 3 == 0),
+        (TensorProto.UINT8, np.arange(48, dtype=np.uint8).reshape(12, 4)),
+        (TensorProto.STRING, np.array([["a", "bc", "", "d"]] * 12)),
+        (TensorProto.DOUBLE, np.linspace(0, 1, 48).reshape(12, 4)),
+    ],
+)
+def test_any_type_of_tensor_can_be_a_baseline(
+    element: int, values: np.ndarray, models, tmp_path: Path
+) -> None:
+    report = compress(
+        models.identity(element, ["n", 4]), DataSet({"x": values}), tmp_path / "r", "net", {}, FAST
+    )
+    assert report.baseline.verdict.published
+    assert report.recommended == "baseline"
+
+
+def test_external_data_go_along(models, rows, tmp_path: Path) -> None:
+    path = tmp_path / "external.onnx"
+    (tmp_path / "w").mkdir()
+    onnx.save_model(
+        onnx.load(models.mlp()), path, save_as_external_data=True, location="w/data.bin", size_threshold=0
+    )
+    report = compress(path, rows(x=(16,)), tmp_path / "r", "net", {"int8": StaticInt8()}, FAST)
+    folder = tmp_path / "r" / "net" / "baseline"
+    assert (folder / "w" / "data.bin").is_file()
+    Session(folder / "model.onnx", SessionSettings())
+    assert report.variant("int8").verdict.published, report.variant("int8").verdict.reason
+
+
+def test_answers_left_to_chance_get_no_golden_samples(tmp_path: Path, rows) -> None:
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("RandomNormalLike", ["x"], ["noise"]),
+            onnx.helper.make_node("Add", ["x", "noise"], ["y"]),
+        ],
+        "noisy",
+        [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+    )
+    model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    onnx.save_model(model, tmp_path / "noisy.onnx")
+    compress(tmp_path / "noisy.onnx", rows(x=(4,)), tmp_path / "r", "net", {}, FAST)
+    assert not (tmp_path / "r" / "net" / "baseline" / "golden.npz").exists()
+
+
+def test_the_document_is_plain_json_with_every_variant(digits, tmp_path: Path) -> None:
+    path, data = digits
+    recipes = {"int8": StaticInt8(), "broken": Tamper("bug")}
+    document = compress(path, data, tmp_path, "digits", recipes, FAST).document()
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert [variant["name"] for variant in document["variants"]] == ["baseline", "int8", "broken"]
+    broken = document["variants"][2]
+    assert broken["path"] is None
+    assert broken["bytes"] is None
+    assert broken["latency"] == {}
+    assert set(broken) == set(document["variants"][1])
+    assert document["data"] == {"samples": 450, "digest": data.digest, "quality_metric": "accuracy"}
+
+
+def test_the_document_can_be_read_back_from_the_repository(digits, tmp_path: Path) -> None:
+    path, data = digits
+    written = compress(path, data, tmp_path, "digits", {"int8": StaticInt8()}, FAST).document()
+    read = describe_published(tmp_path, "digits")
+    assert {key: read[key] for key in ("model", "baseline", "recommended", "environment", "data")} == {
+        key: written[key] for key in ("model", "baseline", "recommended", "environment", "data")
+    }
+    for before, after in zip(written["variants"], read["variants"], strict=True):
+        for key in ("name", "kind", "bytes", "parameters", "macs", "passes", "memory", "path"):
+            assert after[key] == before[key]
+        assert after["latency"] == before["latency"]
+        assert after["quality"]["accuracy"] == before["quality"]["accuracy"]
+
+
+def test_progress_ends_where_it_should(digits, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    options = Options(
+        seconds_per_point=0.02, progress=lambda what, done, total: told.append((what, done, total))
+    )
+    compress(*digits, tmp_path, "digits", {"int8": StaticInt8()}, options)
+    assert [entry for entry in told if entry[0] == "variants"] == [
+        ("variants", 0, 2),
+        ("variants", 1, 2),
+        ("variants", 2, 2),
+    ]
+    assert all(0 <= done <= total for _, done, total in told)
+    assert {"calibrating", "answering", "timing"} <= {what for what, _, _ in told}
+
+
+def test_a_model_that_is_missing_leaves_the_repository_alone(rows, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        compress(tmp_path / "nowhere.onnx", rows(x=(4,)), tmp_path / "r", "net")
+    assert not (tmp_path / "r").exists()
+
+
+def test_data_that_do_not_fit_are_refused_before_anything_is_written(models, rows, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'x' is \[samples, 3\]"):
+        compress(models.mlp(), rows(x=(3,)), tmp_path / "r", "net")
+    assert not (tmp_path / "r").exists()
+
+
+def test_another_model_of_this_name_is_not_replaced(models, rows, tmp_path: Path) -> None:
+    compress(models.mlp(), rows(x=(16,)), tmp_path / "r", "net", {}, FAST)
+    with pytest.raises(RepositoryError, match="holds another model, whose inputs are x"):
+        compress(models.convnet(), rows(image=(3, 16, 16)), tmp_path / "r", "net", {}, FAST)
+
+
+def test_a_repository_that_is_a_file_is_refused(models, rows, tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("not a folder")
+    with pytest.raises(RepositoryError, match="cannot be written"):
+        compress(models.mlp(), rows(x=(16,)), tmp_path / "r", "net", {}, FAST)
+
+
+@pytest.mark.parametrize("name", ["baseline", "a/b", ".hidden", ""])
+def test_a_recipe_may_not_take_just_any_name(name: str, models, rows, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError):
+        compress(models.mlp(), rows(x=(16,)), tmp_path / "r", "net", {name: Fp16Storage()}, FAST)
+
+
+def test_nothing_is_left_in_the_temporary_folder(digits, tmp_path: Path, monkeypatch) -> None:
+    import tempfile
+
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    compress(*digits, tmp_path / "r", "digits", {"int8": StaticInt8()}, FAST)
+    assert list((tmp_path / "tmp").iterdir()) == []
