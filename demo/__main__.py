@@ -6,11 +6,11 @@ from pathlib import Path
 from types import FrameType
 
 import click
-from flyweight.protos.errors import FlyweightError
 from rich.console import Console
 
 from demo.errors import DemoDataError, DemoError
 from demo.settings import DemoSettings, Source
+from flyweight.protos.errors import FlyweightError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,7 +37,7 @@ from demo.settings import DemoSettings, Source
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
 @click.option(
-    "--threads", type=click.IntRange(min=1), default=2, show_default=True, help="That training may use."
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="That training may use."
 )
 @click.option("--quick", is_flag=True, help="Only see that everything works, in a fraction of the time.")
 def main(source: str, data_folder: Path | None, out: Path, **others: int) -> None:

@@ -3,16 +3,15 @@
 from dataclasses import replace
 from typing import Any, Final
 
+from demo.settings import DemoSettings, Source
+from demo.task import Task
+from demo.training import training_settings
 from flyweight.compressor.compress import compress
 from flyweight.compressor.context import Progress
 from flyweight.compressor.gate import Limits
 from flyweight.compressor.options import Options
 from flyweight.compressor.torch_model import model_of
 from flyweight.compressor.torch_recipes import TorchRecipeSettings, default_torch_recipes
-
-from demo.settings import DemoSettings, Source
-from demo.task import Task
-from demo.training import training_settings
 
 QUICK_NOTE: Final = "A quick run: it shows that everything works, its figures mean little."
 # Points of accuracy that a variant may lose, where one is the default: the demo is there to show small losses

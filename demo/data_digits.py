@@ -3,10 +3,10 @@
 from typing import Any, Final
 
 import numpy as np
-from flyweight.compressor.data import DataSet
 from numpy.typing import NDArray
 
 from demo.task import IMAGE
+from flyweight.compressor.data import DataSet
 
 DESCRIPTION: Final = "1,797 handwritten digits (UCI, from scikit-learn), 8x8 scaled to 32x32"
 SIDE: Final = 32

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from flyweight.compressor.data import DataSet
 from numpy.typing import NDArray
 
 from demo.errors import DemoDataError
 from demo.task import IMAGE
+from flyweight.compressor.data import DataSet
 
 USUAL_FOLDER: Final = Path("/usr/share/datasets/fashion-mnist")
 # Of 60,000 and 10,000: what keeps the whole demo under five minutes on two cores.

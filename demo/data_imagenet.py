@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from flyweight.compressor.data import DataSet
 from numpy.typing import NDArray
 
 from demo.efficientnet import SIDE, EfficientNetLite0, read_weights, with_weights
 from demo.errors import DemoDataError
 from demo.task import IMAGE
+from flyweight.compressor.data import DataSet
 
 DESCRIPTION: Final = "20 labelled ImageNet photographs and seeded crops of them, 224x224"
 NOTE: Final = (

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from flyweight.client import Client, Prediction, RetryPolicy, Settings
-from flyweight.compressor.context import Progress
-from flyweight.compressor.data import DataSet
-
 from demo.errors import DemoError
 from demo.metrics_scrape import Sample, scrape
 from demo.server_process import RunningServer
 from demo.split import Cast, write_split
 from demo.task import IMAGE
 from demo.traffic import Answer, Ask, Traffic, flowing, is_right
+from flyweight.client import Client, Prediction, RetryPolicy, Settings
+from flyweight.compressor.context import Progress
+from flyweight.compressor.data import DataSet
 
 CALLERS: Final = 2
 # Generous: loading a small network takes a fraction of a second, also on a busy machine.

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from flyweight.compressor.training import TrainingSettings
 from torch import Tensor, nn
+
+from flyweight.compressor.training import TrainingSettings
 
 WIDTHS = (32, 64, 128)
 """Channels of the three stages: multiples of 32, so that half of them still fill a 512-bit register."""

@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flyweight.compressor.report import render_report
-from flyweight.compressor.report import wording as words
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from demo.settings import DemoSettings
+from flyweight.compressor.report import render_report
+from flyweight.compressor.report import wording as words
 
 
 def write_outcome(document: Mapping[str, Any], settings: DemoSettings) -> None:

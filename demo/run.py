@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from flyweight.compressor.data import DataSet
 from rich.console import Console
 
 from demo import live, observations, outcome
@@ -16,6 +15,7 @@ from demo.settings import DemoSettings
 from demo.split import BASELINE, choose_cast, write_split
 from demo.tasks import load_task
 from demo.training import train_task
+from flyweight.compressor.data import DataSet
 
 # Static int8, dynamic int8, fp16, pruned, pruned and int8, distilled: fewer is less than promised.
 _KINDS = 6

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from flyweight.client import ClientError, Prediction
 from flyweight.compressor.data import DataSet
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from flyweight.compressor.context import Context, Progress
-from flyweight.compressor.training import Rows, TrainingSettings, rows_of, train
 from torch import Tensor, nn
 
 from demo.network import DEMO_TRAINING
 from demo.settings import DemoSettings, Source
 from demo.task import Task
+from flyweight.compressor.context import Context, Progress
+from flyweight.compressor.training import Rows, TrainingSettings, rows_of, train
 
 # Seven times as many samples as the digits need fewer passes over them.
 _FASHION_EPOCHS: Final = 4

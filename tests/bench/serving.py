@@ -26,6 +26,7 @@ from typing import Any
 import grpc
 import numpy as np
 import onnxruntime
+
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 from flyweight.protos.tensors import encode_inputs
 from models import MODELS, Spec

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from flyweight.client import InvalidRequest, calls
 from flyweight.protos.inference import grpc_service_pb2 as pb
 

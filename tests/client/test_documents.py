@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from flyweight.client import TensorInfo
 from flyweight.client.testing import FakeModel, serve_fake
 

@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+
 from flyweight.client import Client, ClientError, RetryPolicy, Settings, Unavailable, errors
 from flyweight.client.testing import FakeServer, Fault
 from flyweight.protos.errors import FlyweightError

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from flyweight.client import InvalidRequest, Overloaded, RetryPolicy, ServerFault, Settings, Unavailable
 from flyweight.client.testing import FakeServer, Fault
 

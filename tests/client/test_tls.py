@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 import trustme
+
 from flyweight.client import RetryPolicy, Settings, TlsSettings, Unavailable
 from flyweight.client.testing import FakeServer, serve_fake
 

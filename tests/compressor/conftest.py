@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.sessions import SessionSettings
-from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
 

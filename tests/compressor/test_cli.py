@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+
 from flyweight.compressor.cli import compress, report
 from flyweight.compressor.data import save_data
 from flyweight.protos.errors import FlyweightError

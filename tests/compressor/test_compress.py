@@ -9,6 +9,8 @@ from typing import ClassVar
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, numpy_helper
+
 from flyweight.compressor.compress import compress
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import DataError, ModelError, RecipeError
@@ -23,7 +25,6 @@ from flyweight.compressor.sessions import Session, SessionSettings
 from flyweight.protos.errors import RepositoryError
 from flyweight.protos.variant import read_golden, read_manifest, verify_digests
 from flyweight.protos.variant.golden import largest_relative_error
-from onnx import TensorProto, numpy_helper
 
 pytestmark = pytest.mark.usefixtures("no_memory_processes")
 

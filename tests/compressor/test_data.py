@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flyweight.compressor.data import DataSet, load_data, save_data
-from flyweight.compressor.errors import DataError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flyweight.compressor.data import DataSet, load_data, save_data
+from flyweight.compressor.errors import DataError
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.division import divide
 from flyweight.compressor.options import Options

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import DataError
 from flyweight.compressor.feeding import fit

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+
 from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.evaluate.evaluation import Evaluation
 from flyweight.compressor.evaluate.latency import LatencyPoint

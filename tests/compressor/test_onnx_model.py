@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
+
 from flyweight.compressor.errors import ModelError
 from flyweight.compressor.onnx_model import (
     count_parameters,
@@ -16,7 +18,6 @@ from flyweight.compressor.onnx_model import (
     save_graph,
 )
 from flyweight.compressor.sessions import Session, SessionSettings
-from onnx import TensorProto, helper
 
 
 def with_external_data(path: Path, location: str = "weights.bin") -> Path:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.passes.base import PassSequence
 from flyweight.compressor.passes.quantize import DynamicInt8, Fp16Storage, StaticInt8

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from tritonclient.utils import InferenceServerException
+
 from flyweight.client import TensorInfo
 from flyweight.client.testing import FakeModel, FakeServer, serve_fake
-from tritonclient.utils import InferenceServerException
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 

@@ -2,8 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flyweight.compressor.data import DataSet
-from flyweight.compressor.report.document import Serving
 
 from demo import observations
 from demo.errors import DemoError
@@ -12,6 +10,8 @@ from demo.metrics_scrape import Sample
 from demo.split import Cast
 from demo.task import IMAGE
 from demo.traffic import Answer
+from flyweight.compressor.data import DataSet
+from flyweight.compressor.report.document import Serving
 
 DATA = DataSet({IMAGE: np.zeros((2, 1, 2, 2), np.float32)}, np.zeros(2, np.int64))
 EXPERIMENT = Experiment("digits", Path(), Path(), Cast(("int8",), "late"), DATA, 1.0, 0)

@@ -1,12 +1,11 @@
 import pytest
 
 pytest.importorskip("torch")
-from flyweight.compressor.torch_recipes import TorchRecipeSettings
-
 from demo.compression import recipe_settings
 from demo.network import DEMO_TRAINING
 from demo.settings import DemoSettings, Source
 from demo.training import training_settings
+from flyweight.compressor.torch_recipes import TorchRecipeSettings
 
 pytestmark = pytest.mark.torch
 

@@ -1,9 +1,9 @@
 import threading
 
 import pytest
-from flyweight.client import Prediction, Unavailable
 
 from demo.traffic import flowing
+from flyweight.client import Prediction, Unavailable
 
 
 def answer(variant: str) -> Prediction:

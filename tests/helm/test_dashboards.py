@@ -6,6 +6,7 @@ from pathlib import Path
 
 import promql_parser
 import pytest
+
 from flyweight.server.metrics import Metrics
 
 FOLDER = Path(__file__).resolve().parents[2] / "helm" / "flyweight" / "dashboards"

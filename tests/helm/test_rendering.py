@@ -2,6 +2,7 @@
 
 import kubernetes_validate
 import pytest
+
 from flyweight.server.cli import serve
 
 # kubernetes-validate knows no custom resources; test_service_monitor.py looks at this one.

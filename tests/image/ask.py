@@ -9,6 +9,7 @@ import time
 import urllib.request
 
 import numpy as np
+
 from flyweight.client import Client, Unavailable
 
 DEADLINE_SECONDS = 60

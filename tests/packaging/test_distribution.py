@@ -6,8 +6,9 @@ from importlib import import_module
 from importlib.metadata import entry_points, requires, version
 from pathlib import Path
 
-import flyweight
 import pytest
+
+import flyweight
 
 PARTS = ("flyweight.client", "flyweight.compressor", "flyweight.protos", "flyweight.server")
 

@@ -1,11 +1,12 @@
 """Parameters as plain values."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from flyweight.protos.errors import TensorError
 from flyweight.protos.inference.grpc_service_pb2 import InferParameter
 from flyweight.protos.tensors import ParameterValue, parameter, parameters_to_dict
-from hypothesis import given
-from hypothesis import strategies as st
 
 VALUES = (
     st.booleans()

@@ -4,8 +4,9 @@ import importlib
 from types import ModuleType
 
 import pytest
-from flyweight.protos.pool import POOL
 from google.protobuf import descriptor_pool
+
+from flyweight.protos.pool import POOL
 
 GENERATED = [
     "flyweight.protos.control.v1.control_pb2",
@@ -29,8 +30,9 @@ def test_a_generated_file_is_in_our_pool_only(generated: ModuleType) -> None:
 
 def test_protobufs_own_pool_cannot_hold_the_public_protocol_twice() -> None:
     """The reason for a pool of our own, and the day this fails it is not needed any more."""
-    from flyweight.protos.inference import model_config_pb2
     from tritonclient.grpc import model_config_pb2 as theirs
+
+    from flyweight.protos.inference import model_config_pb2
 
     assert theirs.DESCRIPTOR.pool is descriptor_pool.Default()
     with pytest.raises(TypeError, match=r"duplicate symbol 'inference\."):

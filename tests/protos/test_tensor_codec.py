@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
 from flyweight.protos.errors import TensorError
 from flyweight.protos.inference.grpc_service_pb2 import (
     InferTensorContents,
@@ -16,9 +20,6 @@ from flyweight.protos.tensors import (
     encode_inputs,
     encode_outputs,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 NUMBERS = sorted(set(DATATYPES) - {"BF16", "BYTES"})
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)

@@ -4,12 +4,13 @@ import re
 from contextlib import suppress
 
 import pytest
-from flyweight.protos.errors import TensorError
-from flyweight.protos.inference.grpc_service_pb2 import InferTensorContents, ModelInferRequest
-from flyweight.protos.tensors import DATATYPES, decode_tensors
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flyweight.protos.errors import TensorError
+from flyweight.protos.inference.grpc_service_pb2 import InferTensorContents, ModelInferRequest
+from flyweight.protos.tensors import DATATYPES, decode_tensors
 
 Input = ModelInferRequest.InferInputTensor
 Contents = InferTensorContents

@@ -7,6 +7,7 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+
 from flyweight.protos.inference import grpc_service_pb2 as messages
 from flyweight.protos.inference import grpc_service_pb2_grpc as service
 from flyweight.protos.tensors import (

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from flyweight.protos.errors import ManifestError
 from flyweight.protos.manifest.v1.manifest_pb2 import FileDigest, VariantManifest
 from flyweight.protos.variant import read_manifest, verify_digests

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from flyweight.protos.errors import ManifestError, TensorError
 from flyweight.protos.variant import GOLDEN_FILE, GoldenSamples, read_golden, write_golden
 from flyweight.protos.variant.golden import largest_relative_error
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 def samples() -> GoldenSamples:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest
 from flyweight.protos.variant import publish_variant, read_manifest, verify_digests
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from flyweight.protos.errors import ManifestError
 from flyweight.protos.manifest.v1.manifest_pb2 import FileDigest, VariantManifest
 from flyweight.protos.variant import MANIFEST_FILE, read_manifest
 from flyweight.protos.variant.manifest import write_manifest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

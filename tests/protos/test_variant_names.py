@@ -1,6 +1,7 @@
 """Names that are a folder, a metric label and a word on the wire at once."""
 
 import pytest
+
 from flyweight.protos.errors import RepositoryError
 from flyweight.protos.variant import is_valid_name, require_valid_name
 from flyweight.protos.variant.names import is_inside_folder

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from flyweight.protos.errors import RepositoryError
 from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest
 from flyweight.protos.variant import publish_variant, publishing, read_manifest, staging, verify_digests

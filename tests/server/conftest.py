@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from flyweight.protos.manifest.v1.manifest_pb2 import (
     Golden,
     Lineage,
@@ -15,7 +17,6 @@ from flyweight.protos.manifest.v1.manifest_pb2 import (
     VariantManifest,
 )
 from flyweight.protos.variant import GOLDEN_FILE, GoldenSamples, publish_variant, write_golden
-from onnx import TensorProto, helper, numpy_helper
 
 # What onnxruntime 1.31 reads without complaint.
 OPSET, IR_VERSION = 18, 10

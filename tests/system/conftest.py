@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from flyweight.protos.manifest.v1.manifest_pb2 import Golden, VariantManifest
 from flyweight.protos.variant import GOLDEN_FILE, GoldenSamples, publish_variant, write_golden
-from onnx import TensorProto, helper, numpy_helper
 
 PATIENCE_SECONDS = 60
 READY = re.compile(r"^flyweight ready grpc=(\S+) metrics=(\S+) models=(\d+) variants=(\d+)$")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from flyweight.protos.variant import read_manifest, verify_digests
 from onnx import TensorProto, helper, numpy_helper
+
+from flyweight.protos.variant import read_manifest, verify_digests
 
 pytestmark = pytest.mark.system
 

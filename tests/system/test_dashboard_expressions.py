@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from flyweight.client import Client, ClientError, RetryPolicy, Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,9 +9,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 from flyweight.protos.tensors import encode_inputs
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 pytestmark = pytest.mark.system
 

@@ -6,6 +6,8 @@ from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
+from numpy.typing import ArrayLike
+
 from flyweight.client import calls
 from flyweight.client.calls import Call, CallOptions, PredictOptions
 from flyweight.client.errors import InvalidRequest
@@ -20,7 +22,6 @@ from flyweight.client.results import (
 from flyweight.client.settings import Settings
 from flyweight.client.target import Target
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
-from numpy.typing import ArrayLike
 
 T = TypeVar("T")
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
+
 from flyweight.client import responses
 from flyweight.client.channel import SERVICE
 from flyweight.client.errors import ClientError, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
@@ -25,7 +27,6 @@ from flyweight.protos.errors import TensorError
 from flyweight.protos.inference import grpc_service_pb2 as pb
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.protos.tensors import encode_inputs, parameter
-from numpy.typing import ArrayLike
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+
 from flyweight.client.errors import InvalidRequest
 from flyweight.client.settings import Compression, RetryPolicy, Settings, TlsSettings
 

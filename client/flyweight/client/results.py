@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flyweight.client.errors import InvalidResponse
 from numpy.typing import NDArray
+
+from flyweight.client.errors import InvalidResponse
 
 Array = NDArray[Any]
 Scalar = bool | int | float | str

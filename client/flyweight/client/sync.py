@@ -5,6 +5,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import grpc
+from numpy.typing import ArrayLike
+
 from flyweight.client import calls
 from flyweight.client.calls import Call, CallOptions, PredictOptions
 from flyweight.client.errors import InvalidRequest
@@ -19,7 +21,6 @@ from flyweight.client.results import (
 from flyweight.client.settings import Settings
 from flyweight.client.target import Target
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
-from numpy.typing import ArrayLike
 
 T = TypeVar("T")
 

@@ -5,6 +5,7 @@ from typing import Final, TypedDict, TypeVar
 
 import grpc
 import grpc.aio
+
 from flyweight.client import channel
 from flyweight.client.calls import Call, CallOptions
 from flyweight.client.errors import (

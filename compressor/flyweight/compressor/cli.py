@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+
 from flyweight.compressor.errors import RecipeError
 
 if TYPE_CHECKING:

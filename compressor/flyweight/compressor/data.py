@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from flyweight.compressor.errors import DataError
 from numpy.typing import NDArray
+
+from flyweight.compressor.errors import DataError
 
 LABEL: Final = "label"
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from flyweight.compressor.data import LABEL, DataSet
 from flyweight.compressor.errors import DataError
 from flyweight.compressor.signature import Signature, TensorSpec, some_names
-from numpy.typing import NDArray
 
 Array = NDArray[Any]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flyweight.compressor.passes.base import Form
 from numpy.typing import NDArray
+
+from flyweight.compressor.passes.base import Form
 
 if TYPE_CHECKING:
     import torch

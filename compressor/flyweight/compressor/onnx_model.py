@@ -6,11 +6,12 @@ from typing import Final
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
+from onnx import external_data_helper
+
 from flyweight.compressor.errors import ModelError
 from flyweight.compressor.sessions import first_line
 from flyweight.protos.variant.names import is_inside_folder
-from google.protobuf.message import DecodeError
-from onnx import external_data_helper
 
 EXTERNAL_DATA_FILE: Final = "model.onnx.data"
 

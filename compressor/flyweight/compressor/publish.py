@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+
 from flyweight.compressor.evaluate.bench import Bench
 from flyweight.compressor.evaluate.evaluation import Evaluation
 from flyweight.compressor.onnx_model import external_files, load_graph

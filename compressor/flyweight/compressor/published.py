@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from flyweight.compressor.processor import Processor
 from flyweight.protos.errors import RepositoryError
 from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest

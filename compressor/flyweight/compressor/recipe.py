@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
+
 from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.passes.base import Pass, PassSequence
 from flyweight.protos.variant import is_valid_name
-from pydantic import TypeAdapter, ValidationError
 
 BASELINE: Final = "baseline"
 

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
+
 from flyweight.compressor.errors import ModelError
 from flyweight.compressor.foreign import quiet, run_foreign
 from flyweight.compressor.signature import Signature, tensor_spec
-from numpy.typing import NDArray
 
 Array = NDArray[Any]
 

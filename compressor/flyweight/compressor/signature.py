@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+
 from flyweight.compressor.errors import ModelError
 
 # onnxruntime's word: (the protocol's word, numpy's type). What is missing here numpy cannot hold.

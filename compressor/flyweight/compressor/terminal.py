@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from flyweight.compressor.outcome import CompressionReport, VariantOutcome
-from flyweight.compressor.recipe import BASELINE
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +18,9 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+
+from flyweight.compressor.outcome import CompressionReport, VariantOutcome
+from flyweight.compressor.recipe import BASELINE
 
 _WIDTH_OF_A_FILE: Final = 200
 

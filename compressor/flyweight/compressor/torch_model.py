@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from flyweight.compressor.errors import DataError, ModelError
 from flyweight.compressor.foreign import quiet, run_foreign
 from flyweight.compressor.model import Array, Model, example_of
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from flyweight.compressor.data import DataSet

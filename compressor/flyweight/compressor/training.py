@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from flyweight.compressor.errors import PassError, RecipeError
 from flyweight.compressor.torch_model import outputs_of
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context

@@ -10,11 +10,12 @@ from types import FrameType
 from typing import Final
 
 import click
+from pydantic import TypeAdapter
+
 from flyweight.server.app import Server
 from flyweight.server.checking import CheckReport, check_repository
 from flyweight.server.logs import configure_logging
 from flyweight.server.settings import MEGABYTE, LogFormat, ModelControl, ServerSettings
-from pydantic import TypeAdapter
 
 _FAULTY: Final = 2
 _NOT_DRAINED: Final = 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from flyweight.client import TensorInfo
 from flyweight.client.cli.main import main
 from flyweight.client.testing import FakeModel, FakeServer, serve_fake

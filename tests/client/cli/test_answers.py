@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from flyweight.client import Prediction
 from flyweight.client.cli.answers import (
     Answer,

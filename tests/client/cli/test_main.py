@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import pytest
+
 from flyweight.client.cli import commands
 from flyweight.client.cli.main import main
 from flyweight.protos.errors import FlyweightError

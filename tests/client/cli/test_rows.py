@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from flyweight.client import ModelInfo, TensorInfo
 from flyweight.client.cli.rows import DataError, Feed, make_feed, read_arrays
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from flyweight.compressor.errors import ModelError
-from flyweight.compressor.evaluate.agreement import Comparison, Energy, Equality, TopOne, agreement_for
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flyweight.compressor.errors import ModelError
+from flyweight.compressor.evaluate.agreement import Comparison, Energy, Equality, TopOne, agreement_for
 
 SCORES = np.array([[0.1, 2.0, 0.3], [3.0, 1.0, 1.0], [0.0, 0.5, 4.0], [1.0, 0.0, -1.0]])
 

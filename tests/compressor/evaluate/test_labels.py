@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from flyweight.compressor.errors import DataError
 from flyweight.compressor.evaluate.labels import Reading, find_task
 from flyweight.compressor.evaluate.quality import metric_of, r_squared, score

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+
 from flyweight.compressor.evaluate.latency import median_interval, time_alone, time_in_turns
 
 

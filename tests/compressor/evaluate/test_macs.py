@@ -2,6 +2,7 @@
 
 import onnx
 import pytest
+
 from flyweight.compressor.evaluate.macs import count_macs
 from flyweight.compressor.feeding import Layout
 from flyweight.compressor.model import Model

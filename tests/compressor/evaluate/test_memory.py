@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, save_model
+
 from flyweight.compressor.errors import ModelError
 from flyweight.compressor.evaluate.memory import MemoryMeter
 from flyweight.compressor.evaluate.memory_probe import read_rollup
 from flyweight.compressor.sessions import SessionSettings
-from onnx import TensorProto, helper, save_model
 
 ROLLUP = """55-7f ---p 00000000 00:00 0 [rollup]
 Rss: 9000 kB

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from flyweight.compressor.passes.quantize.histogram import BINS, Extremes, Histogram, divergence
 
 

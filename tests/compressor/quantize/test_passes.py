@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, numpy_helper
+
 from flyweight.compressor.errors import DataError, PassError, RecipeError
 from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import load_graph
@@ -12,7 +14,6 @@ from flyweight.compressor.passes.base import Pass
 from flyweight.compressor.passes.quantize import DynamicInt8, Fp16Storage, StaticInt8
 from flyweight.compressor.processor import Processor
 from flyweight.compressor.sessions import Session, SessionSettings
-from onnx import TensorProto, numpy_helper
 
 PASSES = [
     StaticInt8(),

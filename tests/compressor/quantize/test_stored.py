@@ -3,6 +3,10 @@
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
 from flyweight.compressor.onnx_model import load_graph, save_graph
 from flyweight.compressor.passes.quantize.stored import (
     quantize_symmetrically,
@@ -10,9 +14,6 @@ from flyweight.compressor.passes.quantize.stored import (
     store_as_half,
 )
 from flyweight.compressor.sessions import Session, SessionSettings
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 FLOATS = st.floats(-1e4, 1e4, width=32)
 

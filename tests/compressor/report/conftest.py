@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+
 from flyweight.compressor.report.document import read_document
 from flyweight.compressor.report.page import page_of
 

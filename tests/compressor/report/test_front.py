@@ -1,6 +1,7 @@
-from flyweight.compressor.report.front import dominates, pareto_front
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flyweight.compressor.report.front import dominates, pareto_front
 
 COSTS = st.dictionaries(st.text(min_size=1, max_size=3), st.tuples(*[st.integers(0, 9)] * 2), max_size=12)
 

@@ -1,6 +1,7 @@
-from flyweight.compressor.report.labels import Box, Spot, place_labels
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flyweight.compressor.report.labels import Box, Spot, place_labels
 
 FRAME = Box(0, 0, 600, 400)
 

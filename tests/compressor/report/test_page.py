@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from flyweight.compressor.report import ReportError, render_report
 from flyweight.compressor.report.document import read_document
 from flyweight.compressor.report.page import page_of

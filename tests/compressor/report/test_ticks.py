@@ -1,7 +1,8 @@
 import pytest
-from flyweight.compressor.report.ticks import log_ticks
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flyweight.compressor.report.ticks import log_ticks
 
 
 @pytest.mark.parametrize(

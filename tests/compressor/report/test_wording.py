@@ -1,4 +1,5 @@
 import pytest
+
 from flyweight.compressor.report import wording
 
 MINUS = "\N{MINUS SIGN}"

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from flyweight.compressor.context import Context
     from flyweight.compressor.data import DataSet
-    from torch import nn
 
 HERE = Path(__file__).parent
 collect_ignore_glob = [] if find_spec("torch") else ["test_*.py"]

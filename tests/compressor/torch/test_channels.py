@@ -2,6 +2,10 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
 from flyweight.compressor.errors import PassError
 from flyweight.compressor.passes.prune.channels import (
     CutSettings,
@@ -11,9 +15,6 @@ from flyweight.compressor.passes.prune.channels import (
     kept_channels,
     output_layers,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import nn
 
 HALF = CutSettings(0.5)
 IMAGE = torch.zeros(1, 1, 8, 8)

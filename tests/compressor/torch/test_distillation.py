@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
+
 from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import PassError
@@ -12,7 +14,6 @@ from flyweight.compressor.passes.distill.soft_labels import FineTune, SoftLabelD
 from flyweight.compressor.passes.prune.structured import StructuredPrune
 from flyweight.compressor.torch_model import model_of
 from flyweight.compressor.training import TrainingSettings, answers, rows_of, train
-from torch import nn
 
 SETTINGS = TrainingSettings(epochs=3, batch_rows=32)
 

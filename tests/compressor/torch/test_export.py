@@ -7,13 +7,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
+
 from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import PassError
 from flyweight.compressor.passes import export
 from flyweight.compressor.passes.export import Export
 from flyweight.compressor.torch_model import model_of
-from torch import nn
 
 
 def operators(path: object) -> Counter[str]:

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
+
 from flyweight.compressor.errors import PassError, RecipeError
 from flyweight.compressor.passes.distill.losses import (
     Distillation,
@@ -12,7 +14,6 @@ from flyweight.compressor.passes.distill.losses import (
     soft_label_loss,
 )
 from flyweight.compressor.training import Rows
-from torch.nn import functional
 
 STUDENT = torch.tensor([[1.0, 2.0, 3.0]])
 TEACHER = torch.tensor([[3.0, 2.0, 1.0]])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+
 from flyweight.compressor.context import Context
 from flyweight.compressor.errors import PassError
 from flyweight.compressor.model import Model

@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from flyweight.compressor.passes.pooling import pool_globally
 from onnx import TensorProto, helper, numpy_helper
+
+from flyweight.compressor.passes.pooling import pool_globally
 
 
 def mean_graph(shape: list[int], axes: list[int], keep: int) -> onnx.ModelProto:

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
 from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import PassError, RecipeError
@@ -14,8 +17,6 @@ from flyweight.compressor.passes.prune.structured import (
     count_parameters,
 )
 from flyweight.compressor.torch_model import model_of
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def multiply_adds(module: nn.Module) -> int:

@@ -7,11 +7,12 @@ from textwrap import dedent
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
+
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import DataError, ModelError
 from flyweight.compressor.torch_model import load_module, model_of, outputs_of
-from safetensors.torch import save_file
-from torch import nn
 
 ROWS = DataSet({"row": np.ones((3, 4), np.float32)})
 SOURCE = """

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
+from torch import nn
+
 from flyweight.compressor import training
 from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
@@ -15,7 +17,6 @@ from flyweight.compressor.sessions import Session, SessionSettings
 from flyweight.compressor.torch_model import model_of
 from flyweight.compressor.torch_recipes import BASELINE, TorchRecipeSettings, default_torch_recipes
 from flyweight.compressor.training import TrainingSettings
-from torch import nn
 
 QUICK = TorchRecipeSettings(
     fine_tuning=TrainingSettings(epochs=2, batch_rows=32),

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import ModelError, PassError, RecipeError
@@ -24,7 +26,6 @@ from flyweight.compressor.training import (
     threads,
     train,
 )
-from torch import nn
 
 QUICK = TrainingSettings(epochs=3, batch_rows=32)
 CPU = torch.device("cpu")

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+
 from flyweight.protos.errors import RepositoryError
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ServerReadyResponse
 from flyweight.protos.tensors import encode_inputs

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+
 from flyweight.protos.errors import RepositoryError
 from flyweight.server import cli
 from flyweight.server.cli import check, serve

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from flyweight.server.lifecycle.board import Board
 from flyweight.server.lifecycle.source import Source
 from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable, ServedModel

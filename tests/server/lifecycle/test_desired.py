@@ -4,6 +4,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+
 from flyweight.protos.variant import MANIFEST_FILE
 from flyweight.server.lifecycle.desired import DesiredModel, desire
 from flyweight.server.repository.fingerprint import FileStamp, Fingerprint

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from flyweight.server.runtime.fake import FakeRuntime
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 import threading
 
 import pytest
+
 from flyweight.server.lifecycle.lease import Leases, VariantRetired
 
 

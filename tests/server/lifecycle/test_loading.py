@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from flyweight.protos.errors import FlyweightError, ManifestError, RepositoryError
 from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest
 from flyweight.protos.variant import MANIFEST_FILE

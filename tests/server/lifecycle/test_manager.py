@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from flyweight.protos.errors import RepositoryError
 from flyweight.server.errors import DeadlineExceeded, LoadFailed, UnknownModel
 from flyweight.server.lifecycle.index import IndexEntry, State

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.protos.manifest.v1.manifest_pb2 import Lineage, VariantManifest
 from flyweight.server.lifecycle.desired import DesiredModel, VariantSource

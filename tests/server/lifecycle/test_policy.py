@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from flyweight.server.lifecycle.desired import Desired, DesiredModel, VariantSource
 from flyweight.server.lifecycle.policy import Action, Actual, Failure, Key, Kind, fail, next_actions
 from flyweight.server.repository.fingerprint import FileStamp, Fingerprint
 from flyweight.server.traffic.plan import TrafficFile
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def source(variant: str, size: int = 1, model: str = "m") -> VariantSource:

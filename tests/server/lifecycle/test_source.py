@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from flyweight.server.lifecycle.source import Emission, Source
 
 if TYPE_CHECKING:

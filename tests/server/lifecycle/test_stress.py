@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.server.lifecycle.desired import VariantSource
 from flyweight.server.lifecycle.lease import Leases

@@ -1,4 +1,5 @@
 import pytest
+
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.server.errors import NotReady, UnknownModel, UnknownVariant
 from flyweight.server.lifecycle.lease import Leases

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.protos.manifest.v1.manifest_pb2 import Footprint, VariantManifest
 from flyweight.server.errors import StartError
@@ -16,7 +18,6 @@ from flyweight.server.metrics.process import ProcessMemory
 from flyweight.server.rpc.records import Answerer
 from flyweight.server.runtime.fake import FakeRuntime
 from flyweight.server.traffic import Plan, Reason
-from prometheus_client import CollectorRegistry, generate_latest
 
 PLAN = Plan("baseline", (("baseline", 0.75), ("int8", 0.25)), origin=Reason.SPLIT)
 

@@ -1,8 +1,9 @@
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
 from flyweight.server.errors import Code
 from flyweight.server.metrics.requests import RequestMetrics
 from flyweight.server.rpc.records import Answerer, Record, Rejection
-from prometheus_client import CollectorRegistry, generate_latest
 
 INT8 = Answerer("tiny", "int8", "candidate")
 WHO = {"model": "tiny", "variant": "int8", "role": "candidate"}

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.server.errors import LoadFailed
 from flyweight.server.repository.completion import DEFAULT_MAX_BATCH_ROWS, complete

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from flyweight.server.errors import LoadFailed
 from flyweight.server.repository.model_config import parse_model_config, require_supported
 

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from flyweight.protos.errors import RepositoryError
 from flyweight.server.repository import scan
 from flyweight.server.repository.fingerprint import take_fingerprint

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
+
 from flyweight.protos.variant import MANIFEST_FILE
 from flyweight.server.repository.fingerprint import FileStamp, Fingerprint
 from flyweight.server.repository.settling import Settled, settle

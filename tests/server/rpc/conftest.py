@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import pytest
+
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.protos.tensors import encode_inputs

@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+
 from flyweight.server.errors import Cancelled, DeadlineExceeded, Draining, NotReady, QueueFull
 from flyweight.server.rpc.admission import Gate
 from flyweight.server.rpc.call import Call

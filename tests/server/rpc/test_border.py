@@ -1,6 +1,7 @@
 import logging
 
 import pytest
+
 from flyweight.protos.errors import FlyweightError, ManifestError, TensorError
 from flyweight.server import errors
 from flyweight.server.errors import Code, QueueFull, ServerError, StartError, code_of

@@ -10,6 +10,11 @@ import grpc
 import numpy as np
 import pytest
 import trustme
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
 from flyweight.protos.inference import grpc_service_pb2 as pb
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 from flyweight.server.errors import StartError
@@ -21,10 +26,6 @@ from flyweight.server.rpc.methods import SERVICE_NAMES, all_methods
 from flyweight.server.rpc.reflection import Reflection
 from flyweight.server.runtime.fake import FakeRuntime
 from flyweight.server.settings import ServerSettings, TlsFiles
-from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 PATIENCE_SECONDS = 30
 INFER = "/inference.GRPCInferenceService/ModelInfer"

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from flyweight.protos.control.v1 import control_pb2
 from flyweight.protos.inference import grpc_service_pb2 as pb
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest

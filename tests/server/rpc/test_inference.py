@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from flyweight.protos.errors import FlyweightError
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 from flyweight.protos.tensors import decode_tensors

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from flyweight.server.errors import LoadFailed, RunFailed
 from flyweight.server.runtime.fake import FakeFactory, FakeRuntime
 from flyweight.server.runtime.inline import InlineFactory

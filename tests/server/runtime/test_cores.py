@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from flyweight.server.runtime.cores import available_cores
 
 

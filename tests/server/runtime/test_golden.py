@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from flyweight.protos.errors import ManifestError
 from flyweight.protos.manifest.v1.manifest_pb2 import Golden
 from flyweight.protos.variant import GoldenSamples, write_golden

@@ -4,10 +4,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from flyweight.server.errors import DeadlineExceeded, InvalidRequest, LoadFailed, RunFailed
 from flyweight.server.runtime.inline import InlineFactory
 from flyweight.server.runtime.seam import SessionSettings, TensorSpec
-from onnx import TensorProto, helper, numpy_helper
 
 SETTINGS = SessionSettings()
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+
 from flyweight.server.runtime.memory import read_pss_bytes, trim_heap
 
 

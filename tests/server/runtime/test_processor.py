@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from flyweight.server.runtime.processor import missing_instruction_sets
 
 

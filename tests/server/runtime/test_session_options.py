@@ -1,5 +1,6 @@
 import onnxruntime
 import pytest
+
 from flyweight.server.errors import LoadFailed
 from flyweight.server.runtime.seam import SessionSettings
 from flyweight.server.runtime.session_options import make_options

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from flyweight.server.errors import InvalidRequest
 from flyweight.server.runtime.signature import Signature, TensorSpec
 

@@ -1,6 +1,7 @@
 import threading
 
 import pytest
+
 from flyweight.server.errors import DeadlineExceeded
 from flyweight.server.runtime.slots import RunSlots
 

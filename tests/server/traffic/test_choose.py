@@ -1,9 +1,10 @@
 import math
 
 import pytest
-from flyweight.server.traffic import Plan, Reason, Role, choose, pin, restrict, sticky_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from flyweight.server.traffic import Plan, Reason, Role, choose, pin, restrict, sticky_key
 
 NAMES = ("baseline", "int8", "pruned", "tiny")
 KEYS = [sticky_key("digits", f"user-{number}") for number in range(1500)]

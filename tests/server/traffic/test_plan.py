@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
-from flyweight.server.errors import TrafficPlanError
-from flyweight.server.traffic import Plan, Reason, Role, TrafficFile, parse_plan, resolve, restrict
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flyweight.server.errors import TrafficPlanError
+from flyweight.server.traffic import Plan, Reason, Role, TrafficFile, parse_plan, resolve, restrict
 
 PATH = Path("repository/digits/traffic.yaml")
 VARIANTS = ("baseline", "int8", "pruned")

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 import click
+
 from flyweight.protos.errors import FlyweightError
 
 GROUP: Final = "flyweight.commands"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
+
 from flyweight.client.settings import Settings, TlsSettings
 from flyweight.client.sync import Client
 

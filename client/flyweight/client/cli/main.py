@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 import click
+
 from flyweight.client.cli.commands import Commands
 from flyweight.protos.errors import FlyweightError
 

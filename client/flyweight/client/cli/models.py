@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import click
+
 from flyweight.client.cli.connection import Connection, connection_options
 from flyweight.client.cli.table import table
 from flyweight.client.errors import NotFound, Refused, Unavailable, Unsupported

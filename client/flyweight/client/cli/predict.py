@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 import click
+
 from flyweight.client.cli.answers import Answer, Result, join_outputs, variant_of_row
 from flyweight.client.cli.connection import Connection, connection_options
 from flyweight.client.cli.predictions import document, text

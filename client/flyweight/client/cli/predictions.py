@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+
 from flyweight.client.cli.answers import Result, Summary, classes, judge, summarize, variant_of_row
 from flyweight.client.cli.table import table
 from flyweight.client.results import Array

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+
 from flyweight.client.results import Array, ModelInfo, TensorInfo
 from flyweight.protos.errors import FlyweightError, TensorError
 from flyweight.protos.tensors import datatype_of

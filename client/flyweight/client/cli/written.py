@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+
 from flyweight.client.cli.rows import DataError
 from flyweight.client.results import Array
 

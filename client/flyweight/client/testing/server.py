@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 import grpc
+
 from flyweight.client.channel import SERVICE
 from flyweight.client.errors import ClientError, Unavailable
 from flyweight.client.testing.answers import METHODS, Answers

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
-from flyweight.compressor.errors import ModelError
 from numpy.typing import NDArray
+
+from flyweight.compressor.errors import ModelError
 
 Array = NDArray[Any]
 Kind = Literal["auto", "top1", "values"]

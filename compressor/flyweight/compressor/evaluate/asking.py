@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from numpy.typing import NDArray
+
 from flyweight.compressor.context import Progress, silent
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import ModelError
 from flyweight.compressor.feeding import Layout, fit
 from flyweight.compressor.sessions import Session
-from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Answers = dict[str, Array]

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
+
 from flyweight.compressor.context import Progress, silent
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import ModelError
@@ -19,7 +21,6 @@ from flyweight.compressor.evaluate.memory import MemoryMeter
 from flyweight.compressor.evaluate.quality import Quality, metric_of, score
 from flyweight.compressor.onnx_model import count_parameters, file_bytes, load_graph
 from flyweight.compressor.sessions import Session, SessionSettings
-from numpy.typing import NDArray
 
 Array = NDArray[Any]
 

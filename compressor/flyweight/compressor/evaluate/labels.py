@@ -6,9 +6,10 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from flyweight.compressor.errors import DataError
 from flyweight.compressor.signature import some_names
-from numpy.typing import NDArray
 
 Array = NDArray[Any]
 

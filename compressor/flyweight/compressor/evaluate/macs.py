@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import onnx
+from onnx import shape_inference
+
 from flyweight.compressor.errors import CompressorError, ModelError
 from flyweight.compressor.feeding import Layout
 from flyweight.compressor.foreign import run_foreign
-from onnx import shape_inference
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]

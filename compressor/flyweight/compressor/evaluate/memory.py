@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-from flyweight.compressor.errors import ModelError
-from flyweight.compressor.sessions import SessionSettings
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+
+from flyweight.compressor.errors import ModelError
+from flyweight.compressor.sessions import SessionSettings
 
 Array = NDArray[Any]
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from flyweight.compressor.sessions import Session, SessionSettings
 from numpy.typing import NDArray
+
+from flyweight.compressor.sessions import Session, SessionSettings
 
 Array = NDArray[Any]
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from flyweight.compressor.evaluate.labels import Task
 from numpy.typing import NDArray
+
+from flyweight.compressor.evaluate.labels import Task
 
 Array = NDArray[Any]
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 import onnx
 import torch
+from torch import nn
+
 from flyweight.compressor.errors import PassError
 from flyweight.compressor.foreign import quiet, run_foreign
 from flyweight.compressor.model import Array, Model
@@ -15,7 +17,6 @@ from flyweight.compressor.passes.pooling import pool_globally
 from flyweight.compressor.sessions import Session, SessionSettings
 from flyweight.compressor.torch_model import outputs_of
 from flyweight.compressor.training import threads
-from torch import nn
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context

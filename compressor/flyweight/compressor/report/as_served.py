@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
+
 from flyweight.compressor.report import palette
 from flyweight.compressor.report.bars import draw_bars, height_for, prepare_rows
 from flyweight.compressor.report.document import HotLoad, Serving
@@ -14,7 +16,6 @@ from flyweight.compressor.report.wording import (
     share_text,
     shortened,
 )
-from matplotlib.axes import Axes
 
 _WIDTH = 10.4
 

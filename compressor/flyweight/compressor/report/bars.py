@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from matplotlib.axes import Axes
+
 from flyweight.compressor.report import palette
 from flyweight.compressor.report.drawing import quiet_axes
 from flyweight.compressor.report.wording import shortened
-from matplotlib.axes import Axes
 
 # Inches: a row is as high as two lines of text, the rest holds title and axis.
 _ROW = 0.36

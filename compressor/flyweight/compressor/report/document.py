@@ -7,8 +7,9 @@ is None, and is left out of the pictures. Unknown keys are ignored: an older rep
 from collections.abc import Mapping
 from typing import Any
 
-from flyweight.compressor.errors import CompressorError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from flyweight.compressor.errors import CompressorError
 
 
 class ReportError(CompressorError):

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
-from flyweight.compressor.report import palette
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from flyweight.compressor.report import palette
 
 _STYLE: Mapping[Any, Any] = {
     "svg.fonttype": "none",

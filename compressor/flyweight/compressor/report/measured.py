@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
+from matplotlib.axes import Axes
+
 from flyweight.compressor.report import palette
 from flyweight.compressor.report.bars import draw_bars, height_for, prepare_rows
 from flyweight.compressor.report.document import Document
 from flyweight.compressor.report.drawing import Picture, canvas, svg_of
 from flyweight.compressor.report.wording import MISSING, TIMES, bytes_text, milliseconds_text, ratio_text
-from matplotlib.axes import Axes
 
 _WIDTH = 10.4
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
 from flyweight.compressor.report import palette, wording
 from flyweight.compressor.report.as_served import draw_served, draw_timeline
 from flyweight.compressor.report.document import Document, ReportError, read_document
@@ -20,8 +23,6 @@ from flyweight.compressor.report.tables import (
     variant_rows,
 )
 from flyweight.compressor.report.tradeoff import draw_tradeoff
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 
 def render_report(document: Mapping[str, Any], path: Path) -> None:

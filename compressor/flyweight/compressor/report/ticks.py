@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from flyweight.compressor.report.wording import is_share
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from flyweight.compressor.report.wording import is_share
 
 # The last two serve figures that are close together: multiples of a half and of a tenth.
 _SERIES: Final = (

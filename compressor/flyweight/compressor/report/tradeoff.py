@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from flyweight.compressor.report import palette
 from flyweight.compressor.report.document import Document, Variant
 from flyweight.compressor.report.drawing import Picture, canvas, quiet_axes, svg_of
@@ -18,8 +21,6 @@ from flyweight.compressor.report.wording import (
     quality_text,
     shortened,
 )
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 _POINTS_PER_INCH = 72.0
 # With more names than this in one picture, only those that matter are written out.

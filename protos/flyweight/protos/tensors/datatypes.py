@@ -5,8 +5,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-from flyweight.protos.errors import TensorError
 from numpy.typing import NDArray
+
+from flyweight.protos.errors import TensorError
 
 Array = NDArray[Any]
 

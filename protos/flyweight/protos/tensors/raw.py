@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
+
 from flyweight.protos.errors import TensorError
 from flyweight.protos.tensors.datatypes import NUMBERS, Array, unknown_datatype
 from flyweight.protos.tensors.shapes import count_elements, impossible_shape

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
+
 from flyweight.protos.errors import TensorError
 from flyweight.protos.inference.grpc_service_pb2 import InferTensorContents
 from flyweight.protos.tensors.datatypes import DATATYPES, Array, unknown_datatype

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from flyweight.protos.errors import ManifestError, TensorError
 from numpy.typing import NDArray
+
+from flyweight.protos.errors import ManifestError, TensorError
 
 GOLDEN_FILE: Final = "golden.npz"
 

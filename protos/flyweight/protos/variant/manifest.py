@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Final
 
+from google.protobuf import json_format
+
 from flyweight.protos.errors import ManifestError
 from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest
-from google.protobuf import json_format
 
 MANIFEST_FILE: Final = "manifest.json"
 FORMAT_VERSION: Final = 1

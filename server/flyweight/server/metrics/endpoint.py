@@ -1,7 +1,8 @@
 """The /metrics endpoint: plain HTTP for Prometheus to scrape."""
 
-from flyweight.server.errors import StartError
 from prometheus_client import CollectorRegistry, start_http_server
+
+from flyweight.server.errors import StartError
 
 
 class Endpoint:

@@ -2,12 +2,13 @@
 
 from importlib.metadata import version
 
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
+
 from flyweight.server.lifecycle.observer import NullObserver
 from flyweight.server.lifecycle.table import RoutingTable
 from flyweight.server.metrics.process import ProcessMemory
 from flyweight.server.metrics.repository import RepositoryMetrics
 from flyweight.server.metrics.requests import RequestMetrics
-from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
 
 
 class Metrics(NullObserver):

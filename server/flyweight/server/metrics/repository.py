@@ -5,10 +5,11 @@ Every gauge is a function of the newest routing table, so none outlives the vari
 
 from typing import Final
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
 from flyweight.server.lifecycle.observer import NullObserver
 from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable, ServedModel
 from flyweight.server.metrics.requests import WHO
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _VARIANT: Final = ("model", "variant")
 

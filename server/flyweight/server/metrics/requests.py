@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from flyweight.server.errors import Code
-from flyweight.server.rpc.records import Answerer, Record, Rejection
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+
+from flyweight.server.errors import Code
+from flyweight.server.rpc.records import Answerer, Record, Rejection
 
 WHO: Final = ("model", "variant", "role")
 

@@ -7,9 +7,10 @@ and noted: a repository written for Triton is served as it is.
 from pathlib import Path
 from typing import Final
 
+from google.protobuf import text_format
+
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.server.errors import LoadFailed
-from google.protobuf import text_format
 
 _PLATFORMS: Final = frozenset({"", "onnxruntime_onnx"})
 _BACKENDS: Final = frozenset({"", "onnxruntime"})

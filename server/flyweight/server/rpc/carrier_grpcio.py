@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 import grpc
+
 from flyweight.server.errors import Code, StartError
 from flyweight.server.rpc.border import answer
 from flyweight.server.rpc.call import Call, Failure, Handler

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import grpc
-from flyweight.server.lifecycle.observer import NullObserver
-from flyweight.server.lifecycle.table import RoutingTable
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import OVERALL_HEALTH, SERVICE_NAME, HealthServicer
+
+from flyweight.server.lifecycle.observer import NullObserver
+from flyweight.server.lifecycle.table import RoutingTable
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -2,8 +2,9 @@
 
 from typing import TypeVar
 
-from flyweight.server.errors import InvalidRequest
 from google.protobuf.message import DecodeError, Message
+
+from flyweight.server.errors import InvalidRequest
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from google.protobuf.descriptor import ServiceDescriptor
+
 from flyweight.protos.control.v1 import control_pb2
 from flyweight.protos.inference import grpc_service_pb2
 from flyweight.server.rpc.admission import Gate
@@ -17,7 +19,6 @@ from flyweight.server.rpc.records import Recorder, Recorders
 from flyweight.server.rpc.repository import Repository
 from flyweight.server.rpc.statistics import Statistics
 from flyweight.server.rpc.unsupported import unsupported
-from google.protobuf.descriptor import ServiceDescriptor
 
 _INFERENCE: Final = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _CONTROL: Final = control_pb2.DESCRIPTOR.services_by_name["ControlService"]

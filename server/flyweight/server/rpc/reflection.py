@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import grpc
-from flyweight.protos.pool import POOL
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import ReflectionServicer
+
+from flyweight.protos.pool import POOL
 
 _ALPHA: Final = "grpc.reflection.v1alpha"
 _STABLE: Final = "grpc.reflection.v1"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
 from flyweight.server.errors import LoadFailed, RunFailed
 from flyweight.server.runtime.seam import Answer, Array, MemoryReport, SessionSettings, Signature, TensorSpec
 

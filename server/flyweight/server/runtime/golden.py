@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+
 from flyweight.protos.manifest.v1.manifest_pb2 import Golden
 from flyweight.protos.tensors import DATATYPES
 from flyweight.protos.variant import read_golden

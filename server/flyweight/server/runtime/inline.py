@@ -8,6 +8,10 @@ from typing import Final
 
 import numpy as np
 import onnxruntime
+
+# A compiled module without stubs; its exceptions are to be had nowhere else.
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors  # pyright: ignore[reportAttributeAccessIssue]
+
 from flyweight.server.errors import InvalidRequest, LoadFailed, RunFailed
 from flyweight.server.runtime.cores import available_cores
 from flyweight.server.runtime.memory import read_pss_bytes, trim_heap
@@ -17,9 +21,6 @@ from flyweight.server.runtime.session_options import make_options
 from flyweight.server.runtime.signature import FREE
 from flyweight.server.runtime.slots import RunSlots
 from flyweight.server.runtime.strings import to_bytes, to_text
-
-# A compiled module without stubs; its exceptions are to be had nowhere else.
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors  # pyright: ignore[reportAttributeAccessIssue]
 
 # Everything that onnxruntime raises: its errors have no common base, and its binding turns C++ exceptions
 # that are not its own into RuntimeError, and its own checks of names are ValueError.

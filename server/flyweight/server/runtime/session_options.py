@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Final
 
 import onnxruntime
+
 from flyweight.server.errors import LoadFailed
 from flyweight.server.runtime.seam import SessionSettings
 

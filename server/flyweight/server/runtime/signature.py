@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from numpy.typing import NDArray
+
 from flyweight.protos.tensors import datatype_of
 from flyweight.server.errors import InvalidRequest
-from numpy.typing import NDArray
 
 Array = NDArray[Any]
 

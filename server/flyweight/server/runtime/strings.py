@@ -1,6 +1,7 @@
 """String tensors: the protocol carries bytes, onnxruntime takes and gives text."""
 
 import numpy as np
+
 from flyweight.server.errors import InvalidRequest
 from flyweight.server.runtime.seam import Array
 

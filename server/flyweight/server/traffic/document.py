@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from flyweight.protos.variant import is_valid_name
 from flyweight.server.errors import TrafficPlanError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 DEFAULT_STICKY_PARAMETER: Final = "flyweight_key"
 DEFAULT_STICKY_METADATA: Final = "flyweight-key"

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor
+
 from flyweight.compressor.errors import PassError, RecipeError
 from flyweight.compressor.training import Rows
-from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

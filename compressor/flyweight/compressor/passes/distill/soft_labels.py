@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import torch
+from torch import nn
+
 from flyweight.compressor.errors import PassError
 from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.passes.distill.losses import Distillation, TrainingLoss
 from flyweight.compressor.training import Rows, Trained, TrainingSettings, answers, rows_of, threads, train
-from torch import nn
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from torch import nn
+
 from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.passes.prune.channels import CutSettings, by_magnitude, cut_channels
 from flyweight.compressor.passes.prune.structured import describe_cut
 from flyweight.compressor.training import seeded, tensor_of, threads
-from torch import nn
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context

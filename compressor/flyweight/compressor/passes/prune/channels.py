@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 import torch_pruning
+from torch import Tensor, nn
+
 from flyweight.compressor.errors import PassError
 from flyweight.compressor.foreign import quiet, run_foreign
 from flyweight.compressor.torch_model import outputs_of
-from torch import Tensor, nn
 
 _PRUNING: Any = torch_pruning
 """The library's annotations are incomplete, and some are wrong."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
+from torch import nn
+
 from flyweight.compressor.errors import PassError, RecipeError
 from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.passes.distill.losses import TrainingLoss
@@ -15,7 +17,6 @@ from flyweight.compressor.passes.prune.channels import (
     cut_channels,
 )
 from flyweight.compressor.training import output_of, rows_of, tensor_of, threads
-from torch import nn
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context

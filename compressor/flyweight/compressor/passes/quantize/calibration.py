@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
+
 from flyweight.compressor.errors import ModelError, PassError
 from flyweight.compressor.feeding import Layout, fit
 from flyweight.compressor.onnx_model import save_graph
 from flyweight.compressor.passes.quantize.histogram import Extremes, Histogram
 from flyweight.compressor.sessions import Session, SessionSettings
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context

@@ -10,6 +10,8 @@ from typing import Final
 
 import onnx
 import onnxruntime as ort
+from onnx import shape_inference, version_converter
+
 from flyweight.compressor.errors import CompressorError, ModelError, PassError
 from flyweight.compressor.foreign import run_foreign
 from flyweight.compressor.onnx_model import (
@@ -21,7 +23,6 @@ from flyweight.compressor.onnx_model import (
     save_graph,
 )
 from flyweight.compressor.sessions import SessionSettings, session_options
-from onnx import shape_inference, version_converter
 
 # QuantizeLinear has an axis, for scales per channel, since opset 13. 17 is the first with LayerNormalization.
 _OLDEST_OPSET: Final = 13

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import onnx
+
 from flyweight.compressor.errors import PassError, RecipeError
 from flyweight.compressor.foreign import run_foreign
 from flyweight.compressor.model import Model

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-from flyweight.compressor.onnx_model import all_graphs
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from flyweight.compressor.onnx_model import all_graphs
 
 Array = NDArray[Any]
 

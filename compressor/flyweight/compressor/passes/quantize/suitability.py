@@ -4,8 +4,9 @@ from collections.abc import Collection
 from typing import Final
 
 import onnx
-from flyweight.compressor.errors import PassError
 from onnx import TensorProto
+
+from flyweight.compressor.errors import PassError
 
 # What makes quantizing worthwhile; without one of these there are no weights to store in bytes.
 WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})

@@ -405,7 +405,7 @@ class Footprint(_message.Message):
     macs: _builtins.int
     """Multiply-accumulate operations for one row; 0 when the shapes do not tell."""
     pss_bytes: _builtins.int
-    """Proportional set size of a process that loaded and ran only this variant, less that of one that loaded none."""
+    """What the proportional set size of a fresh process grew by when it loaded and ran only this variant."""
     def __init__(
         self,
         *,
