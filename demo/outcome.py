@@ -1,7 +1,10 @@
 """How the demo ends: a table on the terminal, the report, the summary, and how to look at them."""
 
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -121,7 +124,8 @@ def tell(document: Mapping[str, Any], settings: DemoSettings, console: Console) 
     console.print(
         f"  {serving['requests']:,} requests, {serving['failed']} failed. {load['variant']} was published "
         f"while traffic ran and was ready {words.seconds_text(load['seconds_to_ready'])} later; "
-        f"{load['requests_during']:,} requests were answered meanwhile.",
+        f"{load['requests_during']:,} requests were answered meanwhile. Until then the split was "
+        f"{_split_text(serving['opening_split'])}.",
         highlight=False,
     )
     console.print(f"\n[bold]Recommended: {document['recommended']}[/bold]", highlight=False)
@@ -129,9 +133,15 @@ def tell(document: Mapping[str, Any], settings: DemoSettings, console: Console) 
         console.print(line, highlight=False, soft_wrap=True)
 
 
+def _split_text(split: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in split.items())
+
+
 def _where_to_look(settings: DemoSettings) -> list[str]:
+    command = os.path.relpath(Path(sys.executable).with_name("flyweight"))
     return [
         f"\nThe report:  open {settings.report} in a browser   ({settings.report.resolve().as_uri()})",
         f"The table:   {settings.summary}",
-        f"The models:  serve them with `flyweight serve {settings.repository}`",
+        f"The models:  serve them with `{command} serve {settings.repository}`,",
+        f"             and ask from another terminal: `{command} models`",
     ]

@@ -29,11 +29,7 @@ def _digits(settings: DemoSettings) -> Task:
 def _fashion(settings: DemoSettings) -> Task:
     rows = (_QUICK_ROWS, _QUICK_ROWS) if settings.quick else data_fashion.ROWS
     training, evaluation = data_fashion.load(settings.data_folder, settings.seed, *rows)
-    note = (
-        f"Of 60,000 training and 10,000 test images, {rows[0]:,} and {rows[1]:,} were drawn, to keep the "
-        "demo under five minutes."
-    )
-    return Task(data_fashion.DESCRIPTION, training, evaluation, network(), notes=(note,))
+    return Task(data_fashion.DESCRIPTION, training, evaluation, network())
 
 
 def _imagenet(settings: DemoSettings) -> Task:
