@@ -83,5 +83,8 @@ breaking: $(VENV)/.lint ## Fail when the contracts broke since AGAINST (default 
 bench: $(VENV)/.test ## Time the server against bare grpcio servers and raw onnxruntime
 	$(BIN)/python tests/bench/serving.py
 
+figures: $(VENV)/.demo ## Write the figures of the last demo into the README
+	$(BIN)/python -m tools.readme_figures
+
 clean: ## Remove what was built, and the environment
 	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
