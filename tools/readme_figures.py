@@ -49,7 +49,7 @@ def measured(document: Mapping[str, Any]) -> list[str]:
     data = document["data"]
     told = (
         f"Data: {data['name']}; accuracy on {data['samples']:,} samples that no pass saw. "
-        f"One thread of {machine['cpu']} ({', '.join(machine['isa'])}), onnxruntime {machine['onnxruntime']}."
+        f"One thread of {machine['cpu']} ({machine['isa']}), onnxruntime {machine['onnxruntime']}."
     )
     return [*rows, "", told]
 
@@ -62,9 +62,9 @@ def variant_row(variant: Mapping[str, Any], recommended: str) -> str:
         name if variant["published"] else f"{name} (refused)",
         f"{variant['quality']['value']:.2%}",
         f"{one['p50_ms']:.3f} ms",
-        f"{one['ratio']:.2f}×",
+        f"{one['ratio']:.2f}x",
         f"{eight['p50_ms']:.3f} ms",
-        f"{eight['ratio']:.2f}×",
+        f"{eight['ratio']:.2f}x",
         f"{variant['bytes'] / 1e6:.2f} MB",
         f"{variant['memory']['pss_bytes'] / 1e6:.1f} MB",
         "" if variant["macs"] is None else f"{variant['macs'] / 1e6:.1f} M",
@@ -75,9 +75,11 @@ def variant_row(variant: Mapping[str, Any], recommended: str) -> str:
 def served(serving: Mapping[str, Any]) -> list[str]:
     """Return the sentence about live traffic."""
     load = serving["hot_load"]
+    requests, failed, seconds = serving["requests"], serving["failed"], serving["seconds"]
+    name, ready_seconds = load["variant"], load["seconds_to_ready"]
     return [
-        f"Served: {serving['requests']:,} requests in {serving['seconds']:.0f} s, {serving['failed']} failed; "
-        f"`{load['variant']}` was published while they ran and answered {load['seconds_to_ready']:.2f} s later."
+        f"Served: {requests:,} requests in {seconds:.0f} s, {failed} failed;",
+        f"`{name}` was published while they ran, and ready {ready_seconds:.2f} s later.",
     ]
 
 
