@@ -46,6 +46,7 @@ def demo_document() -> dict[str, Any]:
             "requests": 10_002,
             "failed": 0,
             "seconds": 8.0,
+            "opening_split": {"baseline": 0.5, "int8": 0.5},
             "variants": {"int8-dynamic": seen},
             "hot_load": {"variant": "int8-dynamic", "seconds_to_ready": 0.4, "requests_during": 8},
         },
@@ -98,3 +99,7 @@ def test_summary_and_report_are_written(demo_document: dict[str, Any], tmp_path:
     outcome.write_outcome(demo_document, DemoSettings(out=tmp_path))
     assert json.loads((tmp_path / "summary.json").read_text()) == demo_document
     assert "int8-dynamic" in (tmp_path / "report.html").read_text()
+
+
+def test_the_opening_split_is_told_because_shares_count_the_whole_run(told: str) -> None:
+    assert "Until then the split was baseline 50%, int8 50%." in " ".join(told.split())
