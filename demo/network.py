@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from flyweight.compressor.training import TrainingSettings
+from flyweight.compressor.training import TrainingSettings, seeded
 
 WIDTHS = (32, 64, 128)
 """Channels of the three stages: multiples of 32, so that half of them still fill a 512-bit register."""
@@ -65,6 +65,7 @@ class ResidualNet(nn.Module):
         return logits
 
 
-def network() -> ResidualNet:
-    """Return the network of the demo, with fresh weights: a factory for `flyweight compress --module`."""
-    return ResidualNet()
+def network(seed: int = 0) -> ResidualNet:
+    """Return the demo's network, with weights drawn by `seed`; `flyweight compress --module` can call it."""
+    with seeded(seed):
+        return ResidualNet()

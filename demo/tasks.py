@@ -23,13 +23,13 @@ def load_task(settings: DemoSettings) -> Task:
 
 def _digits(settings: DemoSettings) -> Task:
     training, evaluation = data_digits.load(settings.seed, _QUICK_ROWS if settings.quick else None)
-    return Task(data_digits.DESCRIPTION, training, evaluation, network())
+    return Task(data_digits.DESCRIPTION, training, evaluation, network(settings.seed))
 
 
 def _fashion(settings: DemoSettings) -> Task:
     rows = (_QUICK_ROWS, _QUICK_ROWS) if settings.quick else data_fashion.ROWS
     training, evaluation = data_fashion.load(settings.data_folder, settings.seed, *rows)
-    return Task(data_fashion.DESCRIPTION, training, evaluation, network())
+    return Task(data_fashion.DESCRIPTION, training, evaluation, network(settings.seed))
 
 
 def _imagenet(settings: DemoSettings) -> Task:
