@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,28 @@ def test_logs_can_be_json(start_server: Callable[..., Any], server_repository: P
     assert server.wait() == 0
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     assert {"time", "level", "logger", "message"} <= lines[0].keys()
+
+
+def test_requests_that_never_pause_see_nothing_but_unavailable_when_the_server_ends(
+    start_server: Callable[..., Any], slow_repository: Path, call: Callable[[str], Caller]
+) -> None:
+    """Such as CANCELLED, which grpcio says to whom it has not got to, and which nobody sends again."""
+    server = start_server(slow_repository)
+    seen: list[grpc.StatusCode] = []
+
+    def ask_again_and_again(caller: Caller) -> None:
+        for _ in range(100_000):
+            code = caller.ask(1).code()
+            seen.append(code)
+            if code is grpc.StatusCode.UNAVAILABLE and server.process.poll() is not None:
+                return
+
+    threads = [threading.Thread(target=ask_again_and_again, args=(call(server.address),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    server.await_metric(lambda samples: answered(samples) > 50)
+    server.signal()
+    assert server.wait() == 0
+    for thread in threads:
+        thread.join()
+    assert set(seen) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}

@@ -2,12 +2,13 @@
 
 import json
 import logging
+import math
 import os
 import signal
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import click
 from pydantic import TypeAdapter
@@ -20,8 +21,23 @@ from flyweight.server.settings import MEGABYTE, LogFormat, ModelControl, ServerS
 _FAULTY: Final = 2
 _NOT_DRAINED: Final = 1
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_LONGEST_SECONDS: Final = 86_400.0
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _PORT: Final = click.IntRange(0, 65535)
+
+
+class _Seconds(click.FloatRange):
+    """Seconds, of which there is a number that clocks can wait for: neither NaN nor more than a day."""
+
+    def __init__(self, least: float, *, min_open: bool = False) -> None:
+        super().__init__(least, _LONGEST_SECONDS, min_open=min_open)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number of seconds; NaN compares with nothing, and so would pass as in range."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
 
 
 class _StopBeforeReady(BaseException):  # a wish and no error: nobody who handles errors may catch it
@@ -67,7 +83,7 @@ A second one, or --drain-seconds without an end: what is left is dropped, exit c
 )
 @click.option(
     "--poll-seconds",
-    type=click.FloatRange(0.01),
+    type=_Seconds(0.01),
     default=0.5,
     show_default=True,
     help="How often the repository is looked at.",
@@ -100,14 +116,14 @@ A second one, or --drain-seconds without an end: what is left is dropped, exit c
 )
 @click.option(
     "--drain-seconds",
-    type=click.FloatRange(0),
+    type=_Seconds(0.0),
     default=30.0,
     show_default=True,
     help="How long accepted requests may take after SIGTERM.",
 )
 @click.option(
     "--shutdown-delay-seconds",
-    type=click.FloatRange(0),
+    type=_Seconds(0.0),
     default=0.0,
     show_default=True,
     help="How long to go on after SIGTERM while load balancers learn that health says NOT_SERVING.",
@@ -201,7 +217,7 @@ Examples:
 @click.option(
     "--timeout",
     "timeout_seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=_Seconds(0.0, min_open=True),
     default=300.0,
     show_default=True,
     help="Seconds that loading everything may take.",

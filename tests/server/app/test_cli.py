@@ -72,6 +72,23 @@ def test_half_of_tls_is_refused(settings_of: Callable[..., ServerSettings], opti
         settings_of("repository", *options)
 
 
+@pytest.mark.parametrize("option", ["--poll-seconds", "--drain-seconds", "--shutdown-delay-seconds"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e12"])
+def test_a_time_that_no_clock_can_wait_for_is_refused(
+    settings_of: Callable[..., ServerSettings], option: str, seconds: str
+) -> None:
+    with pytest.raises(click.BadParameter) as caught:
+        settings_of("repository", option, seconds)
+    assert f"'{option}'" in caught.value.format_message()
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0"])
+def test_check_refuses_a_time_it_cannot_wait_for(repository: Path, seconds: str) -> None:
+    result = CliRunner().invoke(check, [str(repository), "--timeout", seconds])
+    assert result.exit_code == 2
+    assert "'--timeout'" in result.output
+
+
 def test_an_unreadable_pem_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"missing\.pem, the TLS key, cannot be read"):
         read_pem(tmp_path / "missing.pem", "TLS key")

@@ -8,6 +8,7 @@ import pytest
 from flyweight.protos.variant import MANIFEST_FILE
 from flyweight.server.lifecycle.desired import DesiredModel, desire
 from flyweight.server.repository.fingerprint import FileStamp, Fingerprint
+from flyweight.server.repository.scan import LARGEST_TEXT_CHARACTERS
 from flyweight.server.repository.snapshot import Fault, ModelSnapshot, Snapshot, VariantSnapshot
 
 ROOT = Path("/repository/m")
@@ -103,3 +104,11 @@ def test_faults_of_a_model_go_with_it_and_others_stay() -> None:
     both = desire(Snapshot(one.models, faults))
     assert both.models["m"].faults == faults[:1]
     assert both.faults == faults[1:]
+
+
+def test_a_text_that_is_too_long_is_refused_and_not_cut() -> None:
+    """Half of a traffic.yaml could be another valid plan, and reading megabytes of YAML takes seconds."""
+    long = "split: {int8: 100}\n" + "#" * LARGEST_TEXT_CHARACTERS
+    model = desired("baseline+ int8+", traffic=long)
+    assert model.traffic is None
+    assert "/repository/m/traffic.yaml is longer than 131072 characters" in model.traffic_error

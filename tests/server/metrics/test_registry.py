@@ -158,3 +158,21 @@ def test_the_endpoint_serves_and_ends(metrics: Metrics) -> None:
     endpoint.close()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url, timeout=30)
+
+
+def test_a_request_that_outlives_two_variants_of_its_name_ends_like_any_other(metrics: Metrics) -> None:
+    """Deleted, published again and deleted: the second may be closed while the first still answers."""
+    slow = Answerer("tiny", "int8", "candidate")
+    show(metrics, table_of("baseline", "int8"))
+    metrics.requests.begin(slow)
+    show(metrics, table_of("baseline"))
+    metrics.on_unload("tiny", "int8")
+    assert value(metrics, "requests_in_flight", **int8(role="candidate")) == 1
+    metrics.requests.end(slow)
+    metrics.on_unload("tiny", "int8")
+    assert value(metrics, "requests_in_flight", **int8(role="candidate")) is None
+
+
+def test_a_host_that_is_no_name_is_told() -> None:
+    with pytest.raises(StartError, match=r"^\.\.:0 cannot be listened on for metrics"):
+        Endpoint(CollectorRegistry(), "..", 0)

@@ -4,6 +4,7 @@ import pytest
 
 from flyweight.server.errors import LoadFailed
 from flyweight.server.repository.model_config import parse_model_config, require_supported
+from flyweight.server.repository.scan import LARGEST_TEXT_CHARACTERS
 
 PATH = Path("/repository/m/config.pbtxt")
 
@@ -68,3 +69,8 @@ def test_what_changes_no_answer_is_accepted_and_noted(text: str) -> None:
 @pytest.mark.parametrize("text", ["", 'platform: "onnxruntime_onnx"', 'backend: "onnxruntime" name: "m"'])
 def test_an_onnx_model_needs_no_note(text: str) -> None:
     assert require_supported(parse_model_config(text, PATH), "m") == ()
+
+
+def test_a_text_that_is_too_long_is_refused_and_not_cut() -> None:
+    with pytest.raises(LoadFailed, match="is longer than 131072 characters; shorten it"):
+        parse_model_config("#" * (LARGEST_TEXT_CHARACTERS + 1), PATH)

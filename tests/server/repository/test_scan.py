@@ -112,7 +112,8 @@ def test_a_text_that_is_not_utf8_is_read_as_far_as_it_goes(repository: Path) -> 
 
 
 def test_only_the_beginning_of_a_huge_text_is_read(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "_LARGEST_TEXT_BYTES", 4)
+    """As much as shows that it is too long, whatever its characters take."""
+    monkeypatch.setattr(scan, "_MOST_READ_BYTES", 4)
     (repository / "tiny" / "traffic.yaml").write_text("0123456789")
     assert scan_repository(repository).models["tiny"].traffic_text == "0123"
 
@@ -143,3 +144,20 @@ def test_a_fingerprint_changes_with_any_file(repository: Path) -> None:
     (folder / "sub" / "weights").write_bytes(b"12345")
     assert take_fingerprint(folder).has("sub/weights")
     assert take_fingerprint(folder).size_bytes == before.size_bytes + 5
+
+
+@pytest.mark.parametrize("folder", [".", "tiny"])
+def test_a_link_that_leads_nowhere_safe_is_named_and_the_rest_is_read(repository: Path, folder: str) -> None:
+    (repository / folder / "loop").symlink_to("loop")
+    snapshot = scan_repository(repository)
+    assert sorted(snapshot.models["tiny"].variants) == ["baseline", "int8"]
+    (fault,) = snapshot.faults
+    assert (fault.model, fault.variant) == (("loop", "") if folder == "." else ("tiny", "loop"))
+    assert fault.unreadable
+    assert "loop cannot be read (Too many levels of symbolic links)" in fault.reason
+
+
+def test_a_pipe_in_place_of_a_text_is_not_waited_for(repository: Path) -> None:
+    os.mkfifo(repository / "tiny" / "traffic.yaml")
+    snapshot = scan_repository(repository)
+    assert "traffic.yaml cannot be read (Not a regular file)" in snapshot.faults[0].reason

@@ -61,3 +61,18 @@ def test_the_contracts_failures_have_a_status_too() -> None:
 
 def test_what_nobody_expects_has_none() -> None:
     assert code_of(ValueError("x")) is None
+
+
+def test_a_sentence_fits_into_the_trailers_of_a_call() -> None:
+    """Of metadata, gRPC takes 8 KiB, percent-encoded; a status that is longer gets lost."""
+    sentence = f"There is no model {'é' * 9000!r}; the models are a."
+    failure = answer(raising(errors.UnknownModel(sentence)), b"", Call())
+    assert isinstance(failure, Failure)
+    assert len(failure.sentence.encode()) <= 2048
+    assert failure.sentence.startswith("There is no model 'ééé")
+    assert failure.sentence.endswith("ééé'; the models are a.")
+
+
+def test_a_sentence_about_a_path_that_is_not_unicode_can_be_sent() -> None:
+    failure = answer(raising(errors.LoadFailed("bad\udcff is gone.")), b"", Call())
+    assert failure == Failure(Code.FAILED_PRECONDITION, "bad\\udcff is gone.")

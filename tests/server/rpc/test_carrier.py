@@ -327,3 +327,14 @@ def test_an_unreadable_key_is_named(build: Callable[..., Any], tls: tuple[trustm
     files = replace(tls[1], key=tls[1].key.with_name("missing.key"))
     with pytest.raises(StartError, match=r"missing\.key, the TLS key, cannot be read"):
         Served(build(), replace(SETTINGS, tls=files))
+
+
+def test_tls_files_that_are_no_pem_are_named(
+    build: Callable[..., Any], tls: tuple[trustme.CA, TlsFiles]
+) -> None:
+    files = tls[1]
+    files.certificate.write_text("no certificate")
+    with pytest.raises(
+        StartError, match=r"certificate .*server\.pem and the key .*server\.key.* cannot be used"
+    ):
+        Served(build(), replace(SETTINGS, tls=files))

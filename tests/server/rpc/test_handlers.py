@@ -190,3 +190,9 @@ def test_an_empty_server_has_nothing_to_tell(bench: Any) -> None:
 def test_what_is_declared_and_not_there_says_so(bench: Any, rpc: str) -> None:
     with pytest.raises(Unsupported, match=f"flyweight does not implement {rpc} of "):
         bench.handlers[rpc](b"", CALL)
+
+
+def test_the_index_names_a_folder_whose_name_is_not_unicode(bench: Any) -> None:
+    bench.models.entries.append(IndexEntry("bad\udcff", "", State.UNAVAILABLE, "bad\udcff cannot be a name."))
+    index = pb.RepositoryIndexResponse.FromString(ask(bench, "RepositoryIndex", pb.RepositoryIndexRequest()))
+    assert (index.models[-1].name, index.models[-1].reason) == ("bad\\udcff", "bad\\udcff cannot be a name.")

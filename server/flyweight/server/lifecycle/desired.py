@@ -14,7 +14,7 @@ from flyweight.protos.variant import MANIFEST_FILE, MODEL_FILE
 from flyweight.server.errors import LoadFailed, TrafficPlanError
 from flyweight.server.repository.fingerprint import Fingerprint
 from flyweight.server.repository.model_config import parse_model_config
-from flyweight.server.repository.scan import CONFIG_FILE, TRAFFIC_FILE
+from flyweight.server.repository.scan import CONFIG_FILE, LARGEST_TEXT_CHARACTERS, TRAFFIC_FILE
 from flyweight.server.repository.snapshot import Fault, ModelSnapshot, Snapshot, VariantSnapshot
 from flyweight.server.traffic.plan import TrafficFile, parse_plan
 
@@ -108,8 +108,12 @@ def _read_config(model: ModelSnapshot) -> tuple[ModelConfig | None, str]:
 def _read_traffic(model: ModelSnapshot) -> tuple[TrafficFile | None, str]:
     if model.traffic_text is None:
         return None, ""
+    path = model.folder / TRAFFIC_FILE
+    # Megabytes of YAML take seconds, and of a text that was read in part nobody knows what it says.
+    if len(model.traffic_text) > LARGEST_TEXT_CHARACTERS:
+        return None, f"{path} is longer than {LARGEST_TEXT_CHARACTERS} characters; shorten it."
     try:
-        return parse_plan(model.traffic_text, model.folder / TRAFFIC_FILE), ""
+        return parse_plan(model.traffic_text, path), ""
     except TrafficPlanError as error:
         return None, str(error)
 

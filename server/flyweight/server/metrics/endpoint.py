@@ -15,9 +15,11 @@ class Endpoint:
     def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
         try:
             self._server, self._thread = start_http_server(port, host, registry)
-        except OSError as error:
+        # A host that cannot be a name at all, such as "..", is a UnicodeError to Python's look-up.
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise StartError(
-                f"{host}:{port} cannot be listened on for metrics ({error.strerror or error}); choose "
+                f"{host}:{port} cannot be listened on for metrics ({reason}); choose "
                 "another with --metrics-port, or --metrics-port 0 for any free port."
             ) from error
         self.port = self._server.server_port

@@ -122,12 +122,14 @@ class RequestMetrics(Collector):
                 self._rejected[model, reason] += 0
 
     def forget(self, model: str, variant: str) -> None:
-        """Drop the gauges of a variant that nobody holds; counters stay, for rates need their past."""
+        """Drop the gauges of a variant that nobody holds; counters stay, for rates need their past.
+
+        What is held still belongs to an earlier variant of the same name, which is forgotten in its turn.
+        """
         with self._lock:
-            for answerer in [
-                held for held in self._in_flight if (held.model, held.variant) == (model, variant)
-            ]:
-                del self._in_flight[answerer]
+            for answerer, count in list(self._in_flight.items()):
+                if not count and (answerer.model, answerer.variant) == (model, variant):
+                    del self._in_flight[answerer]
 
     def describe(self) -> Iterable[Metric]:
         """Tell the names, without any series."""

@@ -11,6 +11,7 @@ from google.protobuf import text_format
 
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.server.errors import LoadFailed
+from flyweight.server.repository.scan import LARGEST_TEXT_CHARACTERS
 
 _PLATFORMS: Final = frozenset({"", "onnxruntime_onnx"})
 _BACKENDS: Final = frozenset({"", "onnxruntime"})
@@ -35,8 +36,10 @@ def parse_model_config(text: str, path: Path) -> ModelConfig:
     """Read the text of a config.pbtxt.
 
     Raises:
-        LoadFailed: it is not the text form of a model configuration.
+        LoadFailed: it is not the text form of a model configuration, or too long to be one.
     """
+    if len(text) > LARGEST_TEXT_CHARACTERS:
+        raise LoadFailed(f"{path} is longer than {LARGEST_TEXT_CHARACTERS} characters; shorten it.")
     try:
         return text_format.Parse(text, ModelConfig())
     except text_format.ParseError as error:

@@ -1,6 +1,9 @@
 """Reading a repository folder into a snapshot, whatever comes and goes meanwhile."""
 
+import errno
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -13,8 +16,11 @@ from flyweight.server.repository.snapshot import Fault, ModelSnapshot, Snapshot,
 CONFIG_FILE: Final = "config.pbtxt"
 TRAFFIC_FILE: Final = "traffic.yaml"
 
-# Texts that people write; a larger file is something else under that name, and is not read into memory.
-_LARGEST_TEXT_BYTES: Final = 4 << 20
+# Texts that people write; what is longer is something else under that name. A thousand variants are a fifth
+# of it, and it takes YAML half a second.
+LARGEST_TEXT_CHARACTERS: Final = 128 << 10
+# Enough that a text read in part is always longer than what is allowed: UTF-8 takes at most four bytes each.
+_MOST_READ_BYTES: Final = 4 * LARGEST_TEXT_CHARACTERS + 1
 
 # The root of every ext4 volume has it, readable by root only; it is nobody's model.
 _NOT_MODELS: Final = frozenset({"lost+found"})
@@ -32,14 +38,14 @@ def scan_repository(root: Path) -> Snapshot:
     Raises:
         RepositoryError: the root itself is not a folder that can be read.
     """
+    faults: list[Fault] = []
     try:
-        folders = _subfolders(root)
+        folders = _subfolders(root, lambda name, why: faults.append(Fault(name, "", why, unreadable=True)))
     except OSError as error:
         raise RepositoryError(
             f"The repository {root} cannot be read ({error.strerror}); check that the folder exists, is "
             "mounted and may be read."
         ) from error
-    faults: list[Fault] = []
     models: dict[str, ModelSnapshot] = {}
     for folder in folders:
         if folder.name in _NOT_MODELS:
@@ -70,7 +76,11 @@ def _scan_model(folder: Path, faults: list[Fault]) -> ModelSnapshot | None:
 def _scan_variants(model_folder: Path, faults: list[Fault]) -> dict[str, VariantSnapshot]:
     variants: dict[str, VariantSnapshot] = {}
     model = model_folder.name
-    for folder in _subfolders(model_folder):
+
+    def blame(name: str, why: str) -> None:
+        faults.append(Fault(model, name, why, unreadable=True))
+
+    for folder in _subfolders(model_folder, blame):
         name = folder.name
         if not is_valid_name(name):
             faults.append(Fault(model, name, f"{name!r} cannot name a variant: {_NAME_ADVICE}"))
@@ -80,24 +90,44 @@ def _scan_variants(model_folder: Path, faults: list[Fault]) -> dict[str, Variant
         except FileNotFoundError:
             continue
         except OSError as error:
-            faults.append(Fault(model, name, _unreadable(error, folder), unreadable=True))
+            blame(name, _unreadable(error, folder))
     return variants
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder that are not hidden, in order of name; links to folders count."""
+def _subfolders(folder: Path, blame: Callable[[str, str], None]) -> list[Path]:
+    """Return the folders in a folder that are not hidden, in order of name; links to folders count.
+
+    `blame` is told the name of an entry that may be a folder and cannot be looked at, and why: a link that
+    leads to itself or to where we may not look must not hide the others.
+    """
+    names: list[str] = []
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+        for entry in entries:
+            try:
+                if not entry.name.startswith(".") and entry.is_dir():
+                    names.append(entry.name)
+            except OSError as error:
+                blame(entry.name, _unreadable(error, Path(entry.path)))
     return [folder / name for name in sorted(names)]
 
 
 def _read_text(path: Path) -> str | None:
-    """Return a file's text, None when there is no such file; bytes that are not UTF-8 become U+FFFD."""
+    """Return a file's text, None when there is no such file; bytes that are not UTF-8 become U+FFFD.
+
+    More than LARGEST_TEXT_CHARACTERS of it may be returned, which is then not all of it, and must be refused.
+    """
     try:
-        with path.open("rb") as file:
-            return file.read(_LARGEST_TEXT_BYTES).decode("utf-8", errors="replace")
+        # Opening a pipe would otherwise wait for its writer, and the repository would be read no more.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(_MOST_READ_BYTES).decode("utf-8", errors="replace")
+    finally:
+        os.close(descriptor)
 
 
 def _unreadable(error: OSError, folder: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 from flyweight.protos.errors import FlyweightError
 from flyweight.server.errors import Code, QueueFull, code_of
 from flyweight.server.rpc.call import Call, Failure, Handler
+from flyweight.server.rpc.messages import sendable
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ def failure_of(error: FlyweightError) -> Failure:
         return _unexpected(error)
     if isinstance(error, QueueFull):
         milliseconds = str(max(1, round(error.retry_after_seconds * 1000)))
-        return Failure(code, str(error), ((PUSHBACK_KEY, milliseconds),))
-    return Failure(code, str(error))
+        return Failure(code, sendable(str(error)), ((PUSHBACK_KEY, milliseconds),))
+    return Failure(code, sendable(str(error)))
 
 
 def _unexpected(error: Exception) -> Failure:

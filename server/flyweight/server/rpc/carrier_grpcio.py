@@ -15,7 +15,8 @@ from flyweight.server.errors import Code, StartError
 from flyweight.server.rpc.border import answer
 from flyweight.server.rpc.call import Call, Failure, Handler
 from flyweight.server.rpc.methods import Method
-from flyweight.server.settings import ServerSettings, read_pem
+from flyweight.server.rpc.open_calls import OpenCalls
+from flyweight.server.settings import ServerSettings, TlsFiles, read_pem
 
 # grpcio tells a call without a deadline by one that is hundreds of years away, more than clocks can wait for.
 _FOREVER_SECONDS: Final = 1e9
@@ -23,6 +24,9 @@ _FOREVER_SECONDS: Final = 1e9
 _SMALL_CALL_THREADS: Final = 4
 # Threads beyond those that accepted requests hold, so that a request too many is refused at once.
 _REFUSING_THREADS: Final = 8
+
+# How long the last requests are given to come out of grpcio's queue before the connections are cut.
+_GATHER_SECONDS: Final = 0.05
 
 # Generic to the type checkers' stubs, and not at run time.
 _GrpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -45,6 +49,7 @@ class GrpcioCarrier:
         self, settings: ServerSettings, methods: Sequence[Method], registrars: Sequence[Registrar]
     ) -> None:
         self._settings = settings
+        self._open_calls = OpenCalls()
         self._pool = ThreadPoolExecutor(settings.max_in_flight + _REFUSING_THREADS, "rpc")
         self._small_pool = ThreadPoolExecutor(_SMALL_CALL_THREADS, "rpc-small")
         self._server = grpc.server(self._pool, options=_options(settings))
@@ -64,7 +69,7 @@ class GrpcioCarrier:
         """Wrap a handler; no serializers are given, so bytes come and go as they are."""
         if method.client_streaming or method.server_streaming:
             return _streaming_handler(method)
-        behaviour = _unary_behaviour(method.handler)
+        behaviour = _unary_behaviour(method.handler, self._open_calls)
         if method.is_small:
             # grpcio runs a behaviour in the pool it names here; without it, in the server's own.
             behaviour.experimental_thread_pool = self._small_pool  # type: ignore[attr-defined]
@@ -83,6 +88,9 @@ class GrpcioCarrier:
         try:
             return self._bind(address)
         except RuntimeError as error:
+            # The address was free a moment ago, so with TLS it is the files that grpcio does not take.
+            if self._settings.tls is not None:
+                raise StartError(_unusable(self._settings.tls)) from error
             raise StartError(f"{address} cannot be listened on; choose another --host or --port.") from error
 
     def start(self) -> None:
@@ -102,10 +110,29 @@ class GrpcioCarrier:
         return self._server.add_secure_port(address, credentials)
 
     def stop(self, grace_seconds: float) -> None:
-        """Stop listening, give calls in progress `grace_seconds`, cancel the rest, and end the threads."""
-        self._server.stop(grace_seconds).wait()
+        """Give the calls in progress up to `grace_seconds`, cut all connections, and end the threads.
+
+        Not grpcio's own grace: what arrives during it, or lies in grpcio's queue as it begins, ends as
+        CANCELLED, which no client sends again. A call in a handler ends as UNAVAILABLE when its connection is
+        cut; so the last ones are all brought into handlers first, and held there.
+        """
+        self._open_calls.wait_for_present(grace_seconds)
+        self._open_calls.hold()
+        try:
+            time.sleep(min(_GATHER_SECONDS, grace_seconds))
+            self._server.stop(None).wait()
+        finally:
+            self._open_calls.let_go()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._small_pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _unusable(tls: TlsFiles) -> str:
+    authority = f", or the authority {tls.client_authority}" if tls.client_authority else ""
+    return (
+        f"The TLS certificate {tls.certificate} and the key {tls.key}{authority} cannot be used; give files "
+        "in PEM form, the key being the certificate's."
+    )
 
 
 def _probe(host: str, port: int) -> None:
@@ -121,9 +148,11 @@ def _probe(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
             probe.listen()
-        except OSError as error:
+        # A host that cannot be a name at all is a UnicodeError to Python's look-up.
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise StartError(
-                f"{host}:{port} cannot be listened on ({error.strerror}); choose another with --host or "
+                f"{host}:{port} cannot be listened on ({reason}); choose another with --host or "
                 "--port, or --port 0 for any free port."
             ) from error
 
@@ -138,8 +167,11 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     ]
 
 
-def _unary_behaviour(handler: Handler) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+def _unary_behaviour(
+    handler: Handler, open_calls: OpenCalls
+) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     def behaviour(body: bytes, context: grpc.ServicerContext) -> bytes:
+        open_calls.enter(context.add_callback)
         result = answer(handler, body, _call_of(context))
         if isinstance(result, Failure):
             _abort(context, result)

@@ -18,7 +18,7 @@ from flyweight.protos.control.v1.control_pb2 import (
 from flyweight.server.lifecycle.index import IndexEntry, State
 from flyweight.server.lifecycle.table import RoutingTable
 from flyweight.server.rpc.call import Call
-from flyweight.server.rpc.messages import parse
+from flyweight.server.rpc.messages import parse, sendable
 from flyweight.server.rpc.models import Models
 from flyweight.server.traffic import Plan
 
@@ -65,7 +65,7 @@ class Control:
             shares=_shares(model.plan),
             sticky=StickyKey(parameter=model.plan.sticky_parameter, metadata=model.plan.sticky_metadata),
         )
-        fault = " ".join(fault.reason for fault in model.faults if not fault.variant)
+        fault = sendable(" ".join(fault.reason for fault in model.faults if not fault.variant))
         revision = sha256(plan.SerializeToString(deterministic=True)).hexdigest()[:16]
         return GetTrafficResponse(plan=plan, revision=revision, fault=fault).SerializeToString()
 
@@ -77,10 +77,10 @@ def _shares(plan: Plan) -> Iterator[TrafficShare]:
 
 def _described(entry: IndexEntry, table: RoutingTable) -> Variant:
     described = Variant(
-        model=entry.name,
-        name=entry.version,
+        model=sendable(entry.name),
+        name=sendable(entry.version),
         state=_STATES.get(entry.state, VariantState.VARIANT_STATE_UNSPECIFIED),
-        reason=entry.reason,
+        reason=sendable(entry.reason),
     )
     model = table.models.get(entry.name)
     loaded = model.variants.get(entry.version) if model is not None else None

@@ -15,7 +15,7 @@ from flyweight.protos.inference.grpc_service_pb2 import (
 from flyweight.server.errors import InvalidRequest, NotAllowed, Unsupported
 from flyweight.server.lifecycle.index import State
 from flyweight.server.rpc.call import Call
-from flyweight.server.rpc.messages import parse
+from flyweight.server.rpc.messages import parse, sendable
 from flyweight.server.rpc.models import Models
 
 # How long a load or unload may take for a caller who set no deadline: the largest models we know load in a
@@ -40,7 +40,10 @@ class Repository:
         _require_ours(request.repository_name)
         entries = [
             RepositoryIndexResponse.ModelIndex(
-                name=entry.name, version=entry.version, state=entry.state.value, reason=entry.reason
+                name=sendable(entry.name),
+                version=sendable(entry.version),
+                state=entry.state.value,
+                reason=sendable(entry.reason),
             )
             for entry in self._models.index()
             if entry.state is State.READY or not request.ready
