@@ -7,7 +7,7 @@ import pytest
 
 from flyweight.protos.errors import FlyweightError
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
-from flyweight.protos.tensors import decode_tensors
+from flyweight.protos.tensors import decode_tensors, encode_inputs
 from flyweight.server.errors import (
     Code,
     DeadlineExceeded,
@@ -176,6 +176,13 @@ def test_what_would_change_a_tensors_meaning_is_refused_by_name(
 def two_outputs(session_outputs: tuple[TensorSpec, ...]) -> FakeRuntime:
     signature = replace(FAKE_SIGNATURE, outputs=session_outputs)
     return FakeRuntime(signature=signature, function=lambda inputs: {"y": inputs["x"], "z": -inputs["x"]})
+
+
+def test_bf16_does_not_pass_for_fp32(bench: Any) -> None:
+    request = ModelInferRequest(model_name="tiny", model_version="baseline")
+    encode_inputs(request, {"x": np.ones((1, 4), np.float32)}, datatypes={"x": "BF16"})
+    with pytest.raises(InvalidRequest, match="'x' is BF16"):
+        infer(bench, request)
 
 
 def test_only_the_outputs_asked_for_are_sent(build: Callable[..., Any], make_request: MakeRequest) -> None:

@@ -196,8 +196,25 @@ def test_a_shape_that_only_the_model_knows_to_be_wrong_fails_by_name(
         [("y", TensorProto.FLOAT, [None])],
     )
     runtime = factory.load(path, SETTINGS)
-    with pytest.raises(RunFailed, match=r"The model failed on the inputs: .*broadcast"):
+    expected = r"cannot compute with these shapes \(x \[2\], z \[3\]\): .*broadcast"
+    with pytest.raises(InvalidRequest, match=expected) as caught:
         runtime.run({"x": np.zeros(2, np.float32), "z": np.zeros(3, np.float32)})
+    assert "onnxruntime" not in str(caught.value)
+
+
+def test_a_model_that_fails_on_the_shape_it_asked_for_is_at_fault(
+    factory: InlineFactory, save_graph: Any, tmp_path: Path
+) -> None:
+    """Five numbers in rows of two do not come out even, and five is what the signature says."""
+    path = save_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        [("x", TensorProto.FLOAT, ["n", 5])],
+        [("y", TensorProto.FLOAT, ["m", 2])],
+        [helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 2])],
+    )
+    with pytest.raises(RunFailed, match="cannot be reshaped"):
+        factory.load(path, SETTINGS).run({"x": np.zeros((1, 5), np.float32)})
 
 
 def test_a_deadline_in_the_past_costs_no_run(factory: InlineFactory, tiny_model: Any, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from flyweight.protos.inference.grpc_service_pb2 import InferParameter, ModelInferRequest
-from flyweight.server.errors import Unsupported
+from flyweight.server.errors import InvalidRequest, Unsupported
 from flyweight.server.rpc.call import Call
 from flyweight.server.traffic import Plan, sticky_key
 
@@ -21,7 +21,12 @@ def refuse_unsupported(request: ModelInferRequest) -> None:
 
     Raises:
         Unsupported: naming the tensor and the parameter.
+        InvalidRequest: an input is BF16, which onnxruntime's CPU provider has no kernels for; decoded to
+            numpy it would pass for FP32.
     """
+    for tensor in request.inputs:
+        if tensor.datatype == "BF16":
+            raise InvalidRequest(f"The input {tensor.name!r} is BF16, which no model here takes; send FP32.")
     for kind, tensors in (("input", request.inputs), ("output", request.outputs)):
         for tensor in tensors:
             for name in tensor.parameters:

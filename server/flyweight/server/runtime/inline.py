@@ -39,6 +39,8 @@ _ORT_ERRORS: Final[tuple[type[Exception], ...]] = (
     RuntimeError,
     ValueError,
 )
+# Where in onnxruntime's source a check stands, and the C++ of the check: nothing to a caller.
+_SOURCE: Final = re.compile(r"\S*/onnxruntime/\S+\.(?:h|cc):\d+ (?:.*? was false\. ?)?|\b\w+\.(?:h|cc):\d+ ")
 _PREFIX: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
@@ -127,10 +129,21 @@ class InlineRuntime:
             except ort_errors.InvalidArgument as error:
                 raise InvalidRequest(f"The model does not accept the inputs: {_reason(error)}") from error
             except _ORT_ERRORS as error:
-                raise RunFailed(f"The model failed on the inputs: {_reason(error)}") from error
+                raise self._failure(error, feed) from error
             run_seconds = monotonic() - began
         answers = {name: _plain(value) for name, value in zip(names, values, strict=True)}
         return Answer(answers, queue_seconds, run_seconds)
+
+    def _failure(self, error: Exception, feed: Mapping[str, Array]) -> InvalidRequest | RunFailed:
+        """Return whose fault it was: the caller's, where the signature left lengths for the caller to choose.
+
+        onnxruntime says the same of a shape that does not fit and of a broken model. A model whose every
+        length but the batch is fixed was given what it asked for; its failures are its own.
+        """
+        if not _leaves_lengths_free(self._signature):
+            return RunFailed(f"The model failed on the inputs: {_reason(error)}")
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feed.items())
+        return InvalidRequest(f"The model cannot compute with these shapes ({shapes}): {_reason(error)}")
 
     def close(self) -> None:
         """Drop the session and give its memory back to the kernel."""
@@ -159,10 +172,16 @@ def _spec(node: onnxruntime.NodeArg, kind: str, model_file: Path, *, optional: b
     return TensorSpec(node.name, datatype, shape, optional=optional)
 
 
+def _leaves_lengths_free(signature: Signature) -> bool:
+    """Tell whether callers choose a length besides that of one common first axis."""
+    shapes = [spec.shape for spec in signature.inputs]
+    return len(shapes) > 1 or any(FREE in shape[1:] for shape in shapes)
+
+
 def _reason(error: Exception) -> str:
-    """Return onnxruntime's message in one line, without its prefix, ending with a full stop."""
-    text = _PREFIX.sub("", " ".join(str(error).split())).rstrip(".")
-    return text + "."
+    """Return onnxruntime's message in one line, without its prefix and its source, ending with a full stop."""
+    text = _PREFIX.sub("", " ".join(str(error).split()))
+    return _SOURCE.sub("", text).strip().rstrip(".") + "."
 
 
 def _size_bytes(folder: Path) -> int:
