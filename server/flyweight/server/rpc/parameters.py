@@ -24,9 +24,9 @@ def refuse_unsupported(request: ModelInferRequest) -> None:
         InvalidRequest: an input is BF16, which onnxruntime's CPU provider has no kernels for; decoded to
             numpy it would pass for FP32.
     """
-    for tensor in request.inputs:
-        if tensor.datatype == "BF16":
-            raise InvalidRequest(f"The input {tensor.name!r} is BF16, which no model here takes; send FP32.")
+    for given in request.inputs:
+        if given.datatype == "BF16":
+            raise InvalidRequest(f"The input {given.name!r} is BF16, which no model here takes; send FP32.")
     for kind, tensors in (("input", request.inputs), ("output", request.outputs)):
         for tensor in tensors:
             for name in tensor.parameters:

@@ -179,7 +179,7 @@ def _leaves_lengths_free(signature: Signature) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Return onnxruntime's message in one line, without its prefix and its source, ending with a full stop."""
+    """Return onnxruntime's message in one line, without prefix and source, ending with a full stop."""
     text = _PREFIX.sub("", " ".join(str(error).split()))
     return _SOURCE.sub("", text).strip().rstrip(".") + "."
 
