@@ -146,3 +146,25 @@ def test_floats_of_half_precision_are_told_how_to_become_the_models(files: Path,
     np.savez(files / "half.npz", x=digits[1].inputs["x"].astype(np.float16))
     result = run(files, data="half.npz")
     assert "array.astype(np.float32)" in str(result.exception)
+
+
+@pytest.mark.parametrize("place", ["", "nowhere/report.html"])
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(files: Path, place: str) -> None:
+    result = run(files, "--json", "--report", str(files / place))
+    assert result.exit_code == 2
+    assert "--report" in result.output
+    assert not (files / "repository").exists()
+
+
+def test_no_figure_is_cut_short_on_a_narrow_terminal(files: Path, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    result = run(files)
+    assert "int8-dynamic" in result.stdout
+    assert "…" not in result.stdout
+
+
+def test_an_earlier_variant_that_stays_is_told_on_the_terminal(files: Path) -> None:
+    run(files)
+    result = run(files, "--max-bytes-ratio", "0.01")
+    assert "An earlier variant of this name was left as it is" in " ".join(result.stdout.split())

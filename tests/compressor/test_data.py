@@ -1,5 +1,8 @@
 """The data format that users rely on: what is read, and what is refused with which sentence."""
 
+import io
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +134,68 @@ def test_shards_that_differ_are_refused(tmp_path: Path, second: dict[str, np.nda
     np.savez(tmp_path / "b.npz", **second)
     with pytest.raises(DataError, match=sentence):
         load_data(tmp_path)
+
+
+def npz_of(header: bytes) -> bytes:
+    """An archive with one entry x.npy, whose header is written by hand."""
+    padded = header + b" " * (63 - (len(header) + 10) % 64) + b"\n"
+    entry = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded + bytes(64)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("x.npy", entry)
+    return buffer.getvalue()
+
+
+def garbled(path: Path) -> bytes:
+    np.savez_compressed(path, x=np.random.default_rng(0).standard_normal((60, 16)))
+    whole = bytearray(path.read_bytes())
+    whole[200:240] = b"\xff" * 40
+    return bytes(whole)
+
+
+def encrypted(path: Path) -> bytes:
+    np.savez(path, x=X)
+    whole = bytearray(path.read_bytes())
+    whole[6] |= 1
+    whole[whole.find(b"PK\x01\x02") + 8] |= 1
+    return bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("contents", "reason"),
+    [
+        (garbled, "decompressing"),
+        (encrypted, "encrypted"),
+        (lambda _: npz_of(b"{'descr': '<f4', 'fortran_order': False, 'shape': 'x', }"), "shape"),
+        (
+            lambda _: npz_of(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000, 16), }"),
+            "MemoryError",
+        ),
+        (
+            lambda _: npz_of(b"{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 16), }" % 10**20),
+            "OverflowError",
+        ),
+    ],
+    ids=["garbled", "encrypted", "no shape", "bomb", "overflow"],
+)
+def test_a_damaged_archive_is_told_in_one_sentence(contents, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    path.write_bytes(contents(path))
+    with pytest.raises(DataError, match=r"is not an \.npz file of plain arrays") as caught:
+        load_data(path)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_entry_that_is_no_array_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=X)
+    with zipfile.ZipFile(tmp_path / "d.npz", "a") as archive:
+        archive.writestr("README.txt", "hello")
+    with pytest.raises(DataError, match=r"holds 'README\.txt', which is no array"):
+        load_data(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "a/b:0"])
+def test_any_name_of_an_input_can_be_saved(name: str, tmp_path: Path) -> None:
+    save_data(tmp_path / "d.npz", DataSet({name: X}))
+    assert load_data(tmp_path / "d.npz").inputs[name].tolist() == X.tolist()

@@ -1,8 +1,11 @@
 """`flyweight compress` as a user runs it: its own process, a real repository, output for a script."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +92,39 @@ def test_bad_input_is_one_sentence_and_exit_code_two(
     assert ended.stderr.startswith(f"flyweight: error: {sentence}")
     assert ended.stderr.count("\n") == 1
     assert not (tmp_path / "repository").exists()
+
+
+# Python ends itself by the signal, which a shell calls 130 as well, if it came while a string was executed,
+# as dataclasses do when they are defined.
+@pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, {130, -2}), (signal.SIGTERM, {143})])
+def test_a_signal_leaves_nothing_half_done(tmp_path: Path, number: signal.Signals, codes: set[int]) -> None:
+    write_files(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "flyweight.client.cli.main",
+        "compress",
+        "net.onnx",
+        "--data",
+        "data.npz",
+    ]
+    process = subprocess.Popen(
+        [*command, "--out", "repository", "--name", "net", "--seconds-per-point", "60"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    workspaces = "tmp/flyweight-compress-*"
+    while not any(tmp_path.glob(workspaces)) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    printed, told = process.communicate(timeout=60)
+    assert process.returncode in codes, told
+    assert printed == ""
+    assert "Traceback" not in told
+    assert not any(tmp_path.glob(workspaces))
+    assert not list(tmp_path.glob("repository/net/.*"))

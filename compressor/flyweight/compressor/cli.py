@@ -1,12 +1,15 @@
 """The commands `flyweight compress` and `flyweight report`."""
 
 import json
+import os
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from flyweight.compressor.errors import RecipeError
+from flyweight.compressor.stopping import orderly_termination, undisturbed
 
 if TYPE_CHECKING:
     from flyweight.compressor.data import DataSet
@@ -79,35 +82,46 @@ def compress(**given: Any) -> None:  # click passes twenty options by name
         raise click.UsageError("Give either MODEL.onnx or --module, and only one of them.")
     if given["weights"] is not None and given["module"] is None:
         raise click.UsageError("--weights belongs to --module; an ONNX file holds its own.")
-    if given["html"] is not None and not given["html"].absolute().parent.is_dir():
-        raise click.UsageError(
-            f"--report: the folder {given['html'].absolute().parent} does not exist; make it."
-        )
+    if given["html"] is not None:
+        _require_writable(given["html"].absolute())
     with output_kept_clean(), progress_bars() as bars:
         report = _run(given, bars)
-        document = report.document()
-        if given["html"] is not None:
-            _write_report(document, given["html"])
+    document = report.document()
     if given["as_json"]:
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
         print_report(report)
+    # Last, so that a disk that is full by now costs the pictures and not the figures.
+    if given["html"] is not None:
+        with output_kept_clean():
+            _write_report(document, given["html"])
+
+
+def _require_writable(html: Path) -> None:
+    """Refuse a place for the report before minutes of work, as far as one can tell."""
+    if not html.parent.is_dir():
+        raise click.UsageError(f"--report: the folder {html.parent} does not exist; make it.")
+    if html.is_dir() or not os.access(html if html.exists() else html.parent, os.W_OK):
+        raise click.UsageError(f"--report: {html} cannot be written; name a file that you may write.")
 
 
 def _run(given: dict[str, Any], progress: Any) -> "CompressionReport":  # see compress
-    from flyweight.compressor.compress import compress as run
-    from flyweight.compressor.data import load_data
+    with undisturbed():
+        from flyweight.compressor.compress import compress as run
+        from flyweight.compressor.data import load_data
 
-    data = load_data(given["data"])
-    options = _options(given, progress)
-    return run(
-        _model(given, data),
-        data,
-        given["repository"],
-        given["name"],
-        _recipes(given["recipes"]),
-        options,
-    )
+        if given["module"] is not None:
+            import_module("torch")
+    with orderly_termination():
+        data = load_data(given["data"])
+        return run(
+            _model(given, data),
+            data,
+            given["repository"],
+            given["name"],
+            _recipes(given["recipes"]),
+            _options(given, progress),
+        )
 
 
 def _options(given: dict[str, Any], progress: Any) -> "Options":  # see compress

@@ -10,7 +10,7 @@ from pathlib import Path
 from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.division import Division, divide
-from flyweight.compressor.errors import CompressorError, PassError, RecipeError
+from flyweight.compressor.errors import CompressorError, DataError, PassError, RecipeError
 from flyweight.compressor.evaluate.bench import Bench, BenchSettings
 from flyweight.compressor.evaluate.evaluation import Evaluation
 from flyweight.compressor.feeding import fit
@@ -64,7 +64,7 @@ def compress(
     options = options or Options()
     source = Model(path=model) if isinstance(model, Path) else model
     chosen = _checked(recipes if recipes is not None else _defaults(source), source)
-    division = divide(data, source.form, options, _rows_at_a_time(source, data))
+    division = divide(data, source.form, options, _rows_at_a_time(source, data, options.training))
     with tempfile.TemporaryDirectory(prefix="flyweight-compress-") as folder:
         workspace = Path(folder)
         context = Context(
@@ -87,18 +87,38 @@ def _defaults(source: Model) -> Mapping[str, Pass]:
     return default_torch_recipes()
 
 
-def _rows_at_a_time(source: Model, data: DataSet) -> int | None:
-    """Check the data against an ONNX model before they are divided, and return how many rows it runs at once.
+def _rows_at_a_time(source: Model, data: DataSet, training: DataSet | None) -> int | None:
+    """Check the data against the model before they are divided, and return how many rows it runs at once.
 
     Raises:
         ModelError: the model cannot be loaded.
         DataError: the data do not fit it.
     """
     if source.form is Form.TORCH:
+        if training is not None:
+            _check_training(training, source)
         return None
     load_graph(source.onnx_path(), weights=False)
     session = Session(source.onnx_path(), SessionSettings(optimise=False))
-    return fit(data, session.signature).rows
+    rows = fit(data, session.signature).rows
+    if training is not None:
+        try:
+            fit(training, session.signature)
+        except DataError as error:
+            raise DataError(f"The training data do not fit the model. {error}") from error
+    return rows
+
+
+def _check_training(training: DataSet, source: Model) -> None:
+    for name, example in source.example.items():
+        array = training.inputs.get(name)
+        if array is None:
+            raise DataError(f"The training data have no array for the model's input {name!r}; add it.")
+        if array.dtype != example.dtype or array.shape[1:] != example.shape[1:]:
+            raise DataError(
+                f"Input {name!r} is {array.dtype}{list(array.shape[1:])} a sample in the training data and "
+                f"{example.dtype}{list(example.shape[1:])} in --data; both must be alike."
+            )
 
 
 def _checked(recipes: Mapping[str, Pass], source: Model) -> dict[str, Pass]:
@@ -220,7 +240,10 @@ class _Compression:
             verdict = Verdict(published=False, reason=str(error))
         earlier = publisher.repository / publisher.model / name
         if folder is None and earlier.exists():
-            notes = (*notes, f"An earlier variant of this name was left as it is in {earlier}.")
+            left = (
+                f"An earlier variant of this name was left as it is in {earlier}; remove it if it is stale."
+            )
+            verdict = Verdict(published=False, reason=f"{verdict.reason} {left}")
         return VariantOutcome(
             name, kind_of(recipe), verdict, evaluation, folder, passes, notes, time.monotonic() - started
         )

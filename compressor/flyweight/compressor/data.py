@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.compressor.errors import DataError
+from flyweight.compressor.foreign import run_foreign
 
 LABEL: Final = "label"
 
@@ -100,28 +101,41 @@ def load_data(path: Path) -> DataSet:
 
 def save_data(path: Path, data: DataSet) -> None:
     """Write `data` in the format that `load_data` reads."""
-    arrays = dict(data.inputs) if data.labels is None else {**data.inputs, LABEL: data.labels}
-    np.savez(path, allow_pickle=False, **arrays)
+    write_arrays(path, dict(data.inputs) if data.labels is None else {**data.inputs, LABEL: data.labels})
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays as numpy.savez does, which has parameters of its own called `file` and `allow_pickle`."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
 def _read(path: Path) -> dict[str, Array]:
     if not path.exists():
         raise DataError(f"The data file {path} does not exist; check the path given with --data.")
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                raise DataError(
-                    f"{path} holds one bare array; save it with np.savez(path, INPUT_NAME=array)."
-                )
-            return {name: loaded[name] for name in loaded.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+
+    def refused(reason: str) -> DataError:
         # numpy's own advice is to allow pickle, which we never do.
-        pickled = "pickle" in str(error)
-        reason = "it holds pickled objects, or is no archive at all" if pickled else str(error).rstrip(".")
-        raise DataError(
-            f"{path} is not an .npz file of plain arrays ({reason}); write it with np.savez."
-        ) from error
+        told = "it holds pickled objects, or is no archive at all" if "pickle" in reason else reason
+        return DataError(f"{path} is not an .npz file of plain arrays ({told}); write it with np.savez.")
+
+    # A damaged archive makes zipfile, zlib and numpy raise anything, MemoryError and RuntimeError among it.
+    return run_foreign(lambda: _arrays(path), refused)
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    with path.open("rb") as file:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise DataError(f"{path} holds one bare array; save it with np.savez(path, INPUT_NAME=array).")
+        arrays = {name: loaded[name] for name in loaded.files}
+    for name, array in arrays.items():
+        # numpy gives the bytes of an entry that is no array.
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{path} holds {name!r}, which is no array; write it with np.savez.")
+    return arrays
 
 
 def _joined(shards: list[tuple[Path, dict[str, Array]]]) -> DataSet:

@@ -31,17 +31,17 @@ def run_foreign(call: Callable[[], Result], failure: Callable[[str], CompressorE
 
 
 def _in_one_line(error: Exception) -> str:
-    """Return the exception's type and the first line of its message, at most 200 characters."""
+    """Return the exception's type and the first line of its message, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return (text if len(text) <= 200 else text[:197] + "...").rstrip(".")
+    return text.rstrip(".") if len(text) <= 300 else text[:299] + "…"
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep the warnings and log lines of tracing tools to themselves: they speak of the tools' internals."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -6,11 +6,17 @@ from typing import Final
 
 from flyweight.compressor.context import Progress, silent
 from flyweight.compressor.data import DataSet
+from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.evaluate.agreement import Kind
 from flyweight.compressor.gate import Limits
 
 # Ranges of activations hardly change beyond a few hundred samples.
 CALIBRATION_SAMPLES: Final = 512
+# No processor has more cores for one operator; a thousand times as many threads stop the machine.
+MOST_THREADS: Final = 256
+# What every source of random numbers that we use takes.
+LARGEST_SEED: Final = 2**63 - 1
+LONGEST_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +46,18 @@ class Options:
     output: str | None = None
     agreement: Kind = "auto"
     progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            RecipeError: one has no meaning.
+        """
+        for name, value, low, high in (
+            ("number of threads", self.threads, 1, MOST_THREADS),
+            ("seed", self.seed, 0, LARGEST_SEED),
+            ("number of calibration samples", self.calibration_samples, 1, float("inf")),
+            ("time for each point in seconds", self.seconds_per_point, 0, LONGEST_SECONDS),
+        ):
+            if not low <= value <= high:
+                raise RecipeError(f"The {name} is from {low} to {high:g}, not {value}.")

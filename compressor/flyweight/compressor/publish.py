@@ -1,5 +1,6 @@
 """Writing a measured variant into a repository, with everything that a server or a later reader must know."""
 
+import contextlib
 import shutil
 import sys
 from dataclasses import dataclass
@@ -145,11 +146,8 @@ def check_repository(repository: Path, model: str, inputs: tuple[TensorSpec, ...
         RepositoryError: the name is not allowed, or the folder cannot be written or holds another model.
     """
     folder = repository / require_valid_name(model, "model")
-    probe = folder / ".writable"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        _try_to_write(folder)
     except OSError as error:
         raise RepositoryError(
             f"The repository {repository} cannot be written ({error.strerror}); check its path and rights."
@@ -164,6 +162,20 @@ def check_repository(repository: Path, model: str, inputs: tuple[TensorSpec, ...
             f"{folder} holds another model, whose inputs are {names}; "
             "choose another --name or remove that folder."
         )
+
+
+def _try_to_write(folder: Path) -> None:
+    """Write a file into `folder` and take it away again, with every folder that had to be made for it."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def golden_samples(bench: Bench, path: Path) -> GoldenSamples | None:

@@ -23,6 +23,7 @@ from flyweight.compressor.outcome import CompressionReport, VariantOutcome
 from flyweight.compressor.recipe import BASELINE
 
 _WIDTH_OF_A_FILE: Final = 200
+_WIDTH_OF_THE_TABLE: Final = 100
 
 
 class Bars:
@@ -48,7 +49,8 @@ class Bars:
 @contextlib.contextmanager
 def progress_bars() -> Iterator[Bars]:
     """Show bars on standard error while the block runs, then clear them; nothing without a terminal."""
-    console = Console(stderr=True)
+    # Told its file now, so that it keeps it while a tool's own output is kept away from standard error.
+    console = Console(file=sys.stderr)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -105,7 +107,8 @@ def print_report(report: CompressionReport) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for variant in report.variants:
         table.add_row(*_row(variant, len(baseline.latency)))
-    console.print(table)
+    # Lines that a narrow terminal breaks can be read; figures cut to a dot cannot.
+    Console(highlight=False, width=max(console.width, _WIDTH_OF_THE_TABLE)).print(table)
     for variant in report.variants:
         if not variant.verdict.published:
             console.print(f"{variant.name} was not published: {variant.verdict.reason}", markup=False)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flyweight.compressor.errors import DataError, ModelError
-from flyweight.compressor.foreign import quiet, run_foreign
+from flyweight.compressor.foreign import Result, quiet, run_foreign
 from flyweight.compressor.model import Array, Model, example_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ def load_module(spec: str, weights: Path | None, data: "DataSet") -> Model:
         DataError: the data's arrays are not the module's inputs.
     """
     factory = _find(spec)
-    module = run_foreign(factory, lambda reason: ModelError(f"The factory {spec} failed ({reason})."))
+    module = run_foreign(
+        lambda: _without_exit(factory), lambda reason: ModelError(f"The factory {spec} failed ({reason}).")
+    )
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"The factory {spec} returned a {type(module).__name__}; it must return a torch.nn.Module."
@@ -97,7 +99,7 @@ def _find(spec: str) -> Callable[[], object]:
         raise ModelError(f"{spec!r} does not name a factory; write package.module:function.")
     with _importable_from(Path.cwd()):
         found = run_foreign(
-            lambda: importlib.import_module(module_name),
+            lambda: _without_exit(lambda: importlib.import_module(module_name)),
             lambda reason: ModelError(
                 f"The Python module {module_name} cannot be imported ({reason}); check its name, "
                 "and run flyweight where it can be imported from."
@@ -112,6 +114,14 @@ def _find(spec: str) -> Callable[[], object]:
         raise ModelError(f"{spec} is a {type(factory).__name__} and not a function that returns a module.")
     made: Callable[[], object] = factory
     return made
+
+
+def _without_exit(call: Callable[[], Result]) -> Result:
+    """Return what the user's code returns; a script that ends the interpreter is an error like any other."""
+    try:
+        return call()
+    except SystemExit as error:
+        raise RuntimeError(f"it ended the program with exit code {error.code}") from error
 
 
 @contextmanager

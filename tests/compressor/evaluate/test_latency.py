@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from flyweight.compressor.evaluate.latency import median_interval, time_alone, time_in_turns
+from flyweight.compressor.evaluate.latency import LatencyPoint, median_interval, time_alone, time_in_turns
 
 
 class Clock:
@@ -94,3 +94,12 @@ def test_times_are_given_at_the_baselines_pace_and_the_speedup_stays() -> None:
     assert point.p50_seconds == pytest.approx(0.0025)
     assert point.baseline_p50_seconds == pytest.approx(0.01)
     assert point.speedup == pytest.approx(4)
+
+
+def test_times_and_speedup_never_contradict_each_other() -> None:
+    """Disturbed turns move the median of all times, and hardly the median of ratios."""
+    alone = LatencyPoint(1, 0.010, 0.011, 0.010, 1.0, 1.0, 1.0, 12)
+    disturbed = LatencyPoint(1, 0.0098, 0.0147, 0.010, 0.7, 0.6, 0.8, 12)
+    point = disturbed.at_pace_of(alone)
+    assert point.baseline_p50_seconds / point.p50_seconds == pytest.approx(point.speedup)
+    assert point.p99_seconds / point.p50_seconds == pytest.approx(1.5)

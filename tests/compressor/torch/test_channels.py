@@ -176,3 +176,8 @@ def test_layers_that_cannot_be_cut_are_left_whole_and_the_others_are_cut() -> No
     cut = cut_channels(Attention().eval(), [torch.zeros(1, 5, 32)], HALF, by_magnitude())
     assert cut.channels == {"wide": (128, 64)}
     assert cut.module(torch.zeros(2, 7, 32)).shape == (2, 4)
+
+
+def test_a_module_without_layers_to_cut_says_so() -> None:
+    with pytest.raises(PassError, match="no convolution or linear layer"):
+        cut_channels(nn.ReLU(), [torch.ones(1, 4)], CutSettings(0.5), by_magnitude())

@@ -100,3 +100,23 @@ def test_a_graph_that_answers_differently_is_refused(
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     with pytest.raises(PassError, match="cannot be trusted"):
         Export()(model_of(residual, images), context)
+
+
+class Branching(nn.Module):
+    """Takes another way for other data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(16, 8), nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.up(x) if x.sum() > 0 else self.down(x)
+
+
+def test_a_branch_on_data_is_named_and_nothing_else_is_printed(
+    context: Context, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = DataSet({"x": np.ones((4, 16), dtype=np.float32)})
+    with pytest.raises(PassError, match="data-dependent"):
+        Export()(model_of(Branching(), data), context)
+    assert capfd.readouterr() == ("", "")

@@ -28,6 +28,9 @@ def broken():
 
 def text():
     return "a module"
+
+def leaving():
+    raise SystemExit(3)
 """
 
 
@@ -70,6 +73,7 @@ def test_weights_are_loaded(spec: str, tmp_path: Path, suffix: str) -> None:
         ("{spec}:not_a_function", "is a int and not a function"),
         ("{spec}:broken", r"failed \(ValueError: no config here\)"),
         ("{spec}:text", "returned a str"),
+        ("{spec}:leaving", "ended the program with exit code 3"),
     ],
 )
 def test_a_factory_that_is_none_is_named(spec: str, name: str, words: str) -> None:

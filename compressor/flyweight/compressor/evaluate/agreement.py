@@ -149,4 +149,7 @@ def _check_sound(name: str, expected: Array, actual: Array) -> None:
     if np.issubdtype(expected.dtype, np.floating):
         broken = np.isfinite(expected) & ~np.isfinite(actual)
         if broken.any():
-            raise ModelError(f"Its output {name!r} holds {int(broken.sum())} values that are not finite.")
+            raise ModelError(
+                f"Its output {name!r} holds {int(broken.sum())} values that are not finite where the "
+                "baseline's are."
+            )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.compressor.context import Progress, silent
@@ -71,14 +72,21 @@ def plan_asking(session: Session, data: DataSet) -> Asking:
     """
     layout = fit(data, session.signature)
     notes = layout.notes(data.samples)
+    if not _repeats_itself(session, layout.sample_feed(data, layout.rows or 1)):
+        notes = (*notes, "The model answers differently every time: agreement with it says little.")
     if layout.rows is not None:
-        session.run(layout.sample_feed(data, layout.rows))
         return Asking(layout, layout.rows, notes)
-    session.run(layout.sample_feed(data, 1))
     if _separates_rows(session, layout, data):
         return Asking(layout, _ROWS, notes)
     note = "The model does not give one answer for each of several rows, so it was run row by row."
     return Asking(layout, 1, (*notes, note))
+
+
+def _repeats_itself(session: Session, feed: dict[str, Array]) -> bool:
+    first, again = session.run(feed), session.run(feed)
+    return all(
+        np.array_equal(first[name], again[name], equal_nan=first[name].dtype.kind == "f") for name in first
+    )
 
 
 def _separates_rows(session: Session, layout: Layout, data: DataSet) -> bool:

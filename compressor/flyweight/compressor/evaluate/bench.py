@@ -14,7 +14,7 @@ from flyweight.compressor.errors import ModelError
 from flyweight.compressor.evaluate.agreement import Comparison, Kind
 from flyweight.compressor.evaluate.asking import Answers, Asking, plan_asking
 from flyweight.compressor.evaluate.evaluation import Evaluation
-from flyweight.compressor.evaluate.labels import Task, find_task
+from flyweight.compressor.evaluate.labels import Task, find_task, require_output
 from flyweight.compressor.evaluate.latency import LatencyPoint, time_alone, time_in_turns
 from flyweight.compressor.evaluate.macs import count_macs
 from flyweight.compressor.evaluate.memory import MemoryMeter
@@ -62,11 +62,12 @@ class Bench:
 
         Raises:
             ModelError: it cannot be loaded or run.
-            DataError: the data do not fit it.
+            DataError: the data do not fit it, or it has no output of the name asked for.
         """
         self.settings = settings
         self.data = data
         self.session = Session(baseline, settings.session)
+        require_output(settings.output, [spec.name for spec in self.session.signature.outputs])
         self.asking: Asking = plan_asking(self.session, data)
         self._path = baseline
         self._folder = folder

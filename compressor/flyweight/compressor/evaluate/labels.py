@@ -1,6 +1,6 @@
 """Reading predictions out of a model's outputs, so that they can be compared with labels."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -72,8 +72,7 @@ def find_task(labels: Array, answers: Mapping[str, Array], output: str | None = 
     Raises:
         DataError: no output fits, or a label is no class of the one that does.
     """
-    if output is not None and output not in answers:
-        raise DataError(f"The model has no output {output!r}; its outputs are {some_names(answers)}.")
+    require_output(output, answers)
     candidates = {output: answers[output]} if output is not None else dict(answers)
     shape = labels.shape[1:] if labels.shape[1:] != (1,) else ()
     find = _find_classes if labels.dtype.kind in "iu" else _find_values
@@ -86,6 +85,16 @@ def find_task(labels: Array, answers: Mapping[str, Array], output: str | None = 
         f"The labels are {labels.dtype}{list(labels.shape[1:])} a sample, which fits no output ({listed}); "
         "give integers for classes, or floats of an output's shape."
     )
+
+
+def require_output(output: str | None, outputs: Collection[str]) -> None:
+    """Check that the output a user named is one of the model's.
+
+    Raises:
+        DataError: it is not.
+    """
+    if output is not None and output not in outputs:
+        raise DataError(f"The model has no output {output!r}; its outputs are {some_names(outputs)}.")
 
 
 def _find_classes(labels: Array, shape: tuple[int, ...], name: str, value: Array) -> Task | None:

@@ -47,13 +47,14 @@ class LatencyPoint:
 
         A shared machine is faster at one minute than at the next. Both models were timed in the same turns:
         what the baseline took in them against what it took alone is the machine's doing: times are divided by
-        it, and the medians of variants that were timed minutes apart can be compared. The speedup stays.
+        it, and the medians of variants that were timed minutes apart can be compared. The speedup stays, and
+        the median follows from it: a disturbed turn moves the median of all times, and hardly that of ratios.
         """
-        pace = self.baseline_p50_seconds / baseline.p50_seconds
+        median = baseline.p50_seconds / self.speedup
         return replace(
             self,
-            p50_seconds=self.p50_seconds / pace,
-            p99_seconds=self.p99_seconds / pace,
+            p50_seconds=median,
+            p99_seconds=self.p99_seconds * median / self.p50_seconds,
             baseline_p50_seconds=baseline.p50_seconds,
         )
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from flyweight.compressor.data import write_arrays
 from flyweight.compressor.errors import ModelError
 from flyweight.compressor.sessions import SessionSettings
 
@@ -43,7 +43,7 @@ class MemoryMeter:
         """
         npz = self._folder / "feed.npz"
         plain = {name: array.astype(str) if array.dtype == object else array for name, array in feed.items()}
-        np.savez(npz, allow_pickle=False, **plain)
+        write_arrays(npz, plain)
         order = {
             "empty": str(self._folder / "empty.onnx"),
             "model": str(model),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flyweight.compressor.errors import DataError
 from flyweight.compressor.evaluate.labels import Task
 
 Array = NDArray[Any]
@@ -63,10 +64,20 @@ def score(task: Task, labels: Array, predictions: Array) -> dict[str, float]:
 
 
 def r_squared(expected: Array, predicted: Array) -> float:
-    """Return R2; where the expected values do not vary, 1 if they are all met and 0 otherwise."""
+    """Return R2; where the expected values do not vary, 1 if they are all met and 0 otherwise.
+
+    Raises:
+        DataError: a value is not finite, or too large to be squared.
+    """
     truth, guess = expected.astype(np.float64), predicted.astype(np.float64)
-    residual = float(np.square(truth - guess).sum())
-    total = float(np.square(truth - truth.mean()).sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        residual = float(np.square(truth - guess).sum())
+        total = float(np.square(truth - truth.mean()).sum())
+    if not (np.isfinite(residual) and np.isfinite(total)):
+        raise DataError(
+            "R2 cannot be computed: an answer or a label is not finite, or too large to be squared; "
+            "give data on which the model answers with finite numbers."
+        )
     if total == 0:
         return 1.0 if residual == 0 else 0.0
     return 1 - residual / total

@@ -1,5 +1,7 @@
 """From a torch module to an ONNX graph that ONNX Runtime can optimise and quantize."""
 
+import contextlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -54,7 +56,7 @@ class Export(Pass):
         """
         path = context.new_path("export")
         with threads(context.threads):
-            run_foreign(lambda: _export(model, path, self.opset), _refused)
+            run_foreign(lambda: _export_or_say_why(model, path, self.opset), _refused)
             graph = onnx.load(path)
             _check_batch_axis(graph)
             pooled = pool_globally(graph)
@@ -86,6 +88,15 @@ def _refused(reason: str) -> PassError:
         f"torch could not export the module to ONNX ({reason}); make its forward() traceable by "
         "torch.export, or export it yourself and give flyweight the ONNX file."
     )
+
+
+def _export_or_say_why(model: Model, path: Path, opset: int) -> None:
+    """Export, and raise what stopped the exporter instead of its advice; the traces it prints are dropped."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            _export(model, path, opset)
+    except torch.onnx.OnnxExporterError as error:
+        raise (error.__cause__ or error) from error
 
 
 def _export(model: Model, path: Path, opset: int) -> None:

@@ -81,6 +81,9 @@ def cut_channels(
     """
     layers = [name for name, layer in module.named_modules() if isinstance(layer, LAYERS)]
 
+    if not layers:
+        raise PassError("The module has no convolution or linear layer whose channels could be cut.")
+
     def cut(names: Sequence[str]) -> CutModule:
         return _cut(module, example, _ratios(module, settings, names), importance)
 

@@ -38,8 +38,11 @@ def check_can_quantize(model: onnx.ModelProto) -> None:
     if not operators & WEIGHTED:
         raise PassError("The model's main graph has no Conv, Gemm or MatMul: there is nothing to quantize.")
     weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) > 1]
-    if any(tensor.data_type == TensorProto.FLOAT16 for tensor in weights):
+    types = {tensor.data_type for tensor in weights}
+    if TensorProto.FLOAT16 in types:
         raise PassError("The model's weights are fp16; give the model in fp32.")
+    if TensorProto.DOUBLE in types and TensorProto.FLOAT not in types:
+        raise PassError("The model's weights are float64; give the model in fp32.")
 
 
 def activations(model: onnx.ModelProto, operators: Collection[str]) -> list[str]:
