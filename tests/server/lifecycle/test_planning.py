@@ -65,11 +65,20 @@ def test_the_split_is_followed() -> None:
     assert planned.last_good == planned.plan
 
 
-def test_a_variant_that_is_not_ready_lends_its_share_and_is_named() -> None:
+def test_a_variant_that_is_on_its_way_lends_its_share_and_is_no_fault() -> None:
+    planned = plan_model(
+        desired("baseline int8", "split: {baseline: 20, int8: 80}"), ready("baseline"), None, failed=["fp16"]
+    )
+    assert planned.plan.weights == (("baseline", 1.0),)
+    assert planned.faults == ()
+
+
+def test_a_variant_that_failed_lends_its_share_and_is_named() -> None:
     planned = plan_model(
         desired("baseline int8 fp16", "split: {baseline: 20, int8: 50, fp16: 30}"),
         ready("baseline", "fp16"),
         None,
+        failed=["int8"],
     )
     assert planned.plan.weights == (("baseline", 0.4), ("fp16", 0.6))
     assert [(fault.variant, fault.reason) for fault in planned.faults] == [

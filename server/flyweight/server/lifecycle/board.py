@@ -111,6 +111,16 @@ class Board:
             self._done(removed)
             return removed
 
+    def take_all_out(self) -> list[LoadedVariant]:
+        """Publish an empty table, at the end; return what was served, to be retired."""
+        with self.changed:
+            removed = list(self._serving.values())
+            self._serving.clear()
+            self._sources.clear()
+            self._draining += removed
+            self._done(None)
+            return removed
+
     def put_closed(self, loaded: LoadedVariant) -> None:
         """Note that a retired variant's runtime is closed."""
         with self.changed:
@@ -118,11 +128,6 @@ class Board:
             for observer in self._observers:
                 observer.on_unload(loaded.model, loaded.name)
             self.changed.notify_all()
-
-    def serving(self) -> tuple[Key, ...]:
-        """Return the keys of the variants that are served."""
-        with self.changed:
-            return tuple(sorted(self._serving))
 
     def is_drained(self, model: str | None = None) -> bool:
         """Tell whether no retired variant, of a model or of all, is still in use."""
@@ -211,7 +216,8 @@ class Board:
         if desired is None:
             plan, faults = keep_plan(variants, last_good), tuple[Fault, ...]()
         else:
-            planned = plan_model(desired, variants, last_good)
+            failed = [variant for name, variant in self._failed if name == model]
+            planned = plan_model(desired, variants, last_good, failed)
             plan, faults = planned.plan, self._faults(desired, planned)
             known = self.table.models[model].faults if model in self.table.models else ()
             _warn(fault for fault in planned.faults if fault.variant and fault not in known)

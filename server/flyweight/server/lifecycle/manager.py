@@ -92,8 +92,8 @@ class Manager:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(_LONGEST_JOIN_SECONDS)
-        for key in self._board.serving():
-            self._worker.retire(self._board.take_out(key))
+        for loaded in self._board.take_all_out():
+            self._worker.retire(loaded)
         self._worker.close_idle()
         ends = time.monotonic() + drain_seconds
         while not self._board.is_drained() and (left := ends - time.monotonic()) > 0:

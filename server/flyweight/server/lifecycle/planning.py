@@ -31,14 +31,22 @@ class Planned:
     error: str = ""
 
 
-def plan_model(desired: DesiredModel, ready: Mapping[str, LoadedVariant], last_good: Plan | None) -> Planned:
+def plan_model(
+    desired: DesiredModel,
+    ready: Mapping[str, LoadedVariant],
+    last_good: Plan | None,
+    failed: Collection[str] = (),
+) -> Planned:
     """Return the plan for a model with at least one ready variant.
 
     Args:
         desired: what the repository asks of the model.
         ready: the variants that can answer, by name.
         last_good: the last plan that could be resolved, before it was restricted; None at the start.
+        failed: the variants that were tried and could not be loaded. One that is wanted and was not tried yet
+            is on its way, which is no fault.
     """
+    on_their_way = set(desired.wanted) - set(failed)
     whole, error = _resolve(desired, ready, last_good)
     faults = [Fault(desired.name, "", error)] if error else []
     fallback = default_baseline(ready)
@@ -54,7 +62,7 @@ def plan_model(desired: DesiredModel, ready: Mapping[str, LoadedVariant], last_g
             f"The variant {name!r} is in the traffic plan and is not ready; the others answer.",
         )
         for name, weight in whole.weights
-        if weight > 0 and name not in ready
+        if weight > 0 and name not in ready and name not in on_their_way
     ]
     return Planned(plan, last_good if error else whole, tuple(faults), error)
 
