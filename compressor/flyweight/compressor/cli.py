@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 
 
-@click.command(epilog="Exit code 0 when it worked, whatever was published; 2 on bad input.")
+# \b keeps click from folding the lines that follow it.
+_EPILOG = """\b
+Examples:
+  flyweight compress model.onnx --data samples.npz --out repository --name mynet
+  flyweight compress --module package.module:factory --weights w.safetensors \\
+      --train train.npz --data eval.npz --out repository --name mynet
+
+Exit code 0 when it worked, whatever was published; 2 on bad input.
+"""
+
+
+@click.command(epilog=_EPILOG)
 @click.argument("model", type=_PATH, required=False)
 @click.option(
     "--module", metavar="PKG.MOD:FACTORY", help="A function that returns a torch module, instead of MODEL."
@@ -68,13 +79,10 @@ _PATH = click.Path(path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 @click.option("--report", "html", type=_PATH, help="Write a report with pictures to this HTML file as well.")
 def compress(**given: Any) -> None:  # click passes twenty options by name
-    r"""Compress MODEL.onnx and publish every variant that does no harm.
+    """Compress MODEL.onnx and publish every variant that does no harm.
 
     Each variant is measured in onnxruntime against the model, on your data. One that is slower, bigger or
     worse than asked, or better nowhere, is not published, and you are told why.
-
-    \b
-    flyweight compress model.onnx --data samples.npz --out repository --name mynet
     """
     from flyweight.compressor.terminal import output_kept_clean, print_report, progress_bars
 
