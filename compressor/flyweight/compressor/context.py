@@ -1,9 +1,13 @@
 """What passes may use beside the model: data, a folder to write in, progress, randomness, patience."""
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from flyweight.compressor.errors import OutOfTimeError
 
 if TYPE_CHECKING:
     from flyweight.compressor.data import DataSet
@@ -29,10 +33,12 @@ class Context:
         calibration: unlabelled or labelled samples that passes may learn ranges from.
         training: samples to train on, or None when the user gave none; training passes then distil from the
             original on `calibration`.
-        baseline: the original torch module, for passes that learn from it; None for ONNX-only work.
+        baseline: the original as a torch module, for passes that learn from it: the user's own, or the one
+            imported from the ONNX file. None where no recipe needs one.
         progress: told of everything that takes longer than a moment.
         seed: of every random choice, so that a recipe gives the same variant twice.
         threads: that training and measuring may use.
+        deadline: by `time.monotonic()`, when the user's time is up; infinite without a limit.
     """
 
     workspace: Path
@@ -42,6 +48,7 @@ class Context:
     progress: Progress = silent
     seed: int = 0
     threads: int = 1
+    deadline: float = math.inf
     counter: Callable[[], int] = field(default_factory=lambda: iter(range(10**9)).__next__)
 
     def new_path(self, stem: str, suffix: str = ".onnx") -> Path:
@@ -49,3 +56,16 @@ class Context:
         folder = self.workspace / f"{self.counter():03d}-{stem}"
         folder.mkdir(parents=True)
         return folder / f"model{suffix}"
+
+    def remaining_seconds(self) -> float:
+        """Return how much of the user's time is left; infinite without a limit."""
+        return self.deadline - time.monotonic()
+
+    def check_time(self) -> None:
+        """Be called between the steps of whatever takes longer than a second.
+
+        Raises:
+            OutOfTimeError: the user's time is up.
+        """
+        if self.remaining_seconds() <= 0:
+            raise OutOfTimeError("The time limit came before this was done; give more with --time-limit.")

@@ -5,6 +5,7 @@ CompressorError(FlyweightError)
 ├── DataError       the data do not fit the model
 ├── RecipeError     a recipe is malformed, or its passes do not fit together
 └── PassError       a pass was given what it cannot work on, or broke its own promise
+    └── OutOfTimeError   the time limit came before the pass was done
 """
 
 from flyweight.protos.errors import FlyweightError
@@ -28,3 +29,7 @@ class RecipeError(CompressorError):
 
 class PassError(CompressorError):
     """A pass cannot work on this model, or its result is not what it guarantees."""
+
+
+class OutOfTimeError(PassError):
+    """The time limit of the run came before the pass was done."""

@@ -1,9 +1,9 @@
-"""A model on its way through a recipe: an ONNX file, or a torch module with an example of its input."""
+"""A model on its way through a recipe: an ONNX file, a coded one, or a torch module with an example input."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+CODED_SUFFIX: Final = ".fw"
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Either form of a model; exactly one of `path` and `module` is set.
+    """Any form of a model; exactly one of `path` and `module` is set.
 
     Attributes:
-        path: model.onnx, its external data beside it. A pass reads it and writes another; it never edits it.
+        path: model.onnx, its external data beside it, or a coded file (flyweight.protos.coded) by its suffix.
+            A pass reads it and writes another; it never edits it.
         module: a torch module in evaluation mode. A pass copies it before it changes it.
         example: one input for each argument of `module`, by name, in the order of its forward(), batch axis
             first (length 1). Needed to trace and export; empty for ONNX models.
@@ -39,8 +42,10 @@ class Model:
 
     @property
     def form(self) -> Form:
-        """Which of the two it is."""
-        return Form.ONNX if self.path is not None else Form.TORCH
+        """Which of the three it is."""
+        if self.path is None:
+            return Form.TORCH
+        return Form.CODED if self.path.suffix == CODED_SUFFIX else Form.ONNX
 
     def onnx_path(self) -> Path:
         """Return the path of an ONNX model; a pass that needs ONNX calls this."""

@@ -20,32 +20,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.passes.base import Pass, PassSequence
+from flyweight.compressor.passes.catalogue import CATALOGUE
 from flyweight.protos.variant import is_valid_name
 
 BASELINE: Final = "baseline"
-
-# By name, so that reading a recipe imports torch only when one of its passes needs it.
-_PASSES: Final[Mapping[str, str]] = {
-    "static-int8": "quantize.static_int8:StaticInt8",
-    "dynamic-int8": "quantize.dynamic_int8:DynamicInt8",
-    "fp16": "quantize.fp16:Fp16Storage",
-    "export": "export:Export",
-    "prune": "prune.structured:StructuredPrune",
-    "fine-tune": "distill.soft_labels:FineTune",
-    "distill": "distill.soft_labels:SoftLabelDistillation",
-    "narrow": "narrow.width:NarrowWidth",
-}
-_KINDS: Final[Mapping[str, str]] = {
-    "static-int8": "static int8",
-    "dynamic-int8": "dynamic int8",
-    "fp16": "fp16 storage",
-    "prune": "pruned",
-    "fine-tune": "fine-tuned",
-    "distill": "distilled",
-    "narrow": "narrow",
-}
-# Steps that every recipe of a torch module has, and that make no kind of variant.
-_SILENT: Final = frozenset({"export", "sequence"})
 
 
 def default_recipes() -> dict[str, Pass]:
@@ -115,8 +93,8 @@ def _parse_pass(step: object, where: str) -> Pass:
         options = {} if options is None else options
     else:
         raise RecipeError(f"{where}: {step!r} is no pass; write `- name` or `- name: {{option: value}}`.")
-    if name not in _PASSES:
-        raise RecipeError(f"{where}: there is no pass {name!r}; there are {', '.join(sorted(_PASSES))}.")
+    if name not in CATALOGUE:
+        raise RecipeError(f"{where}: there is no pass {name!r}; there are {', '.join(sorted(CATALOGUE))}.")
     if not isinstance(options, dict):
         raise RecipeError(f"{where}: the options of {name} are {options!r} and should be a mapping.")
     return _make(name, options, where)
@@ -142,7 +120,7 @@ def _make(name: str, options: Mapping[str, Any], where: str) -> Pass:
 
 
 def _pass_class(name: str) -> Any:  # a dataclass and a Pass: Python has no type for both
-    module, _, attribute = _PASSES[name].partition(":")
+    module, _, attribute = CATALOGUE[name].place.partition(":")
     return getattr(import_module(f"flyweight.compressor.passes.{module}"), attribute)
 
 
@@ -155,8 +133,11 @@ def steps_of(recipe: Pass) -> tuple[Pass, ...]:
 
 def kind_of(recipe: Pass) -> str:
     """Return what makes a variant differ from its baseline, in a few words."""
-    names = [step.name for step in steps_of(recipe) if step.name not in _SILENT]
-    return " + ".join(_KINDS.get(name, name.replace("-", " ")) for name in names) or "exported"
+    kinds = [
+        CATALOGUE[step.name].kind if step.name in CATALOGUE else step.name.replace("-", " ")
+        for step in steps_of(recipe)
+    ]
+    return " + ".join(kind for kind in kinds if kind) or "exported"
 
 
 def dump_recipe(name: str, recipe: Pass) -> str:

@@ -23,6 +23,7 @@ class Form(Enum):
 
     TORCH = "a torch module"
     ONNX = "an ONNX graph"
+    CODED = "a coded file"
 
 
 @dataclass(frozen=True, slots=True)
