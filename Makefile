@@ -15,7 +15,7 @@ AGAINST ?= origin/main
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := protos server client compressor demo tests tools
+SOURCES := protos server client compressor benchmarks demo tests tools
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-wheel lint format types contracts protos protos-check breaking bench figures clean
