@@ -6,7 +6,7 @@ from typing import Any, Final
 from demo.settings import DemoSettings, Source
 from demo.task import Task
 from demo.training import training_settings
-from flyweight.compressor.compress import compress
+from flyweight.compressor.compression import compress
 from flyweight.compressor.context import Progress
 from flyweight.compressor.gate import Limits
 from flyweight.compressor.options import Options
@@ -26,11 +26,11 @@ def compress_task(task: Task, settings: DemoSettings, progress: Progress) -> dic
     """Publish the baseline and every variant that does no harm; return the document of the compression."""
     report = compress(
         model_of(task.module, task.training),
-        task.evaluation,
-        settings.repository,
-        settings.model,
         default_torch_recipes(recipe_settings(settings)),
-        Options(
+        data=task.evaluation,
+        repository=settings.repository,
+        name=settings.model,
+        options=Options(
             training=task.training,
             limits=_QUICK_LIMITS if settings.quick else Limits(max_loss=_LARGEST_LOSS[settings.source]),
             threads=1,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from flyweight.compressor.cli import compress, report
+from flyweight.compressor.cli.compress import compress
+from flyweight.compressor.cli.report import report
 from flyweight.compressor.data import save_data
 from flyweight.protos.errors import FlyweightError
 

@@ -24,7 +24,7 @@ def test_every_part_is_importable(part: str) -> None:
 
 def test_subcommands_are_entry_points() -> None:
     names = {entry.name for entry in entry_points(group="flyweight.commands")}
-    assert names == {"serve", "check", "compress", "report", "predict", "models"}
+    assert names == {"serve", "check", "compress", "report", "passes", "predict", "models"}
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -5,7 +5,6 @@ from typing import Final
 
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.options import Options
-from flyweight.compressor.passes.base import Form
 
 # With fewer samples, a part kept for calibration is missed more in the evaluation than overlap hurts.
 _FEWEST_TO_DIVIDE: Final = 40
@@ -30,18 +29,17 @@ class Division:
     notes: tuple[str, ...] = ()
 
 
-def divide(data: DataSet, form: Form, options: Options, rows: int | None = None) -> Division:
+def divide(data: DataSet, options: Options, *, trains: bool, rows: int | None = None) -> Division:
     """Divide the data.
 
-    With a training set, calibration draws on that and all of `data` is for evaluation. Without one, a torch
-    module gets half of `data` to train and calibrate on, an ONNX model a quarter to calibrate on, at most
-    `options.calibration_samples`. Of fewer than 40 samples all serve every purpose, and so they do where a
+    With a training set, calibration draws on that and all of `data` is for evaluation. Without one, half of
+    `data` is to train and calibrate on where something trains, and a quarter to calibrate on otherwise, at
+    most `options.calibration_samples`. Of fewer than 40 samples all serve every purpose, and so they do where a
     model runs exactly `rows` rows at a time and there are too few for two groups.
     """
     wanted, seed = options.calibration_samples, options.seed
     if options.training is not None:
         return Division(_some(options.training, wanted, seed), options.training, data)
-    trains = form is Form.TORCH
     kept = int(data.samples * (_TRAINING_SHARE if trains else min(_CALIBRATION_SHARE, wanted / data.samples)))
     if rows is not None:
         kept = max(kept // rows, 1) * rows

@@ -17,6 +17,8 @@ MOST_THREADS: Final = 256
 # What every source of random numbers that we use takes.
 LARGEST_SEED: Final = 2**63 - 1
 LONGEST_SECONDS: Final = 3600.0
+# What people wait for at their desk; enough for every quick technique and some training on two cores.
+TIME_LIMIT_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Options:
         output: the output that labels are compared with; None takes the first that fits.
         agreement: what the same answer means: auto, top1 or values.
         progress: told of everything that takes longer than a moment.
+        time_limit_seconds: after which no other variant is begun, and training ends with what it has.
     """
 
     training: DataSet | None = None
@@ -46,6 +49,7 @@ class Options:
     output: str | None = None
     agreement: Kind = "auto"
     progress: Progress = silent
+    time_limit_seconds: float = TIME_LIMIT_SECONDS
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -58,6 +62,7 @@ class Options:
             ("seed", self.seed, 0, LARGEST_SEED),
             ("number of calibration samples", self.calibration_samples, 1, float("inf")),
             ("time for each point in seconds", self.seconds_per_point, 0, LONGEST_SECONDS),
+            ("time limit in seconds", self.time_limit_seconds, 1, float("inf")),
         ):
             if not low <= value <= high:
                 raise RecipeError(f"The {name} is from {low} to {high:g}, not {value}.")

@@ -101,7 +101,7 @@ def _parse_pass(step: object, where: str) -> Pass:
 
 
 def _make(name: str, options: Mapping[str, Any], where: str) -> Pass:
-    kind = _pass_class(name)
+    kind = pass_class(name)
     known = [field.name for field in dataclasses.fields(kind) if field.init]
     for option in options:
         if option not in known:
@@ -119,7 +119,8 @@ def _make(name: str, options: Mapping[str, Any], where: str) -> Pass:
     return made
 
 
-def _pass_class(name: str) -> Any:  # a dataclass and a Pass: Python has no type for both
+def pass_class(name: str) -> Any:  # a dataclass and a Pass: Python has no type for both
+    """Return the class of the pass that recipes call `name`; importing it may need an extra."""
     module, _, attribute = CATALOGUE[name].place.partition(":")
     return getattr(import_module(f"flyweight.compressor.passes.{module}"), attribute)
 
@@ -145,14 +146,16 @@ def dump_recipe(name: str, recipe: Pass) -> str:
     passes: list[object] = []
     for step in steps_of(recipe):
         options = dataclasses.asdict(step) if dataclasses.is_dataclass(step) else dict[str, object]()
-        passes.append({step.name: _plain(options)} if options else step.name)
+        passes.append({step.name: plain(options)} if options else step.name)
     return yaml.safe_dump({"name": name, "passes": passes}, sort_keys=False)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Return a value in the types that YAML has."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return _plain(value.value) if isinstance(value, Enum) else value
+        return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    return plain(value.value) if isinstance(value, Enum) else value

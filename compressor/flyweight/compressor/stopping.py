@@ -5,6 +5,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flyweight.compressor.outcome import CompressionReport
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C in the middle of a run; what was found and published until then is in `report`."""
+
+    def __init__(self, report: "CompressionReport") -> None:
+        super().__init__()
+        self.report = report
 
 
 @contextmanager

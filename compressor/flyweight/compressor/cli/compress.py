@@ -1,15 +1,18 @@
-"""The commands `flyweight compress` and `flyweight report`."""
+"""The command `flyweight compress`."""
 
 import json
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
+from flyweight.compressor.cli.durations import Duration
+from flyweight.compressor.cli.grouping import GroupedCommand, options_under
 from flyweight.compressor.errors import RecipeError
-from flyweight.compressor.stopping import orderly_termination, undisturbed
+from flyweight.compressor.records import record_folder
+from flyweight.compressor.stopping import Stopped, orderly_termination, undisturbed
 
 if TYPE_CHECKING:
     from flyweight.compressor.data import DataSet
@@ -19,8 +22,9 @@ if TYPE_CHECKING:
     from flyweight.compressor.outcome import CompressionReport
     from flyweight.compressor.passes.base import Pass
 
-_PATH = click.Path(path_type=Path)
-
+_PATH: Final = click.Path(path_type=Path)
+_INTERRUPTED: Final = 130
+_REPORT: Final = "report.html"
 
 # \b keeps click from folding the lines that follow it.
 _EPILOG = """\b
@@ -29,55 +33,60 @@ Examples:
   flyweight compress --module package.module:factory --weights w.safetensors \\
       --train train.npz --data eval.npz --out repository --name mynet
 
-Exit code 0 when it worked, whatever was published; 2 on bad input.
+Exit code 0 when it worked, whatever was published; 2 on bad input; 130 after Ctrl-C, with what was found
+until then published and kept.
 """
 
+_what = options_under("What to compress")
+_how = options_under("How to compress")
+_limit = options_under("What a variant may cost")
+_measure = options_under("How to measure")
+_tell = options_under("What to tell")
 
-@click.command(epilog=_EPILOG)
+
+@click.command(cls=GroupedCommand, epilog=_EPILOG)
 @click.argument("model", type=_PATH, required=False)
-@click.option(
+@_what(
     "--module", metavar="PKG.MOD:FACTORY", help="A function that returns a torch module, instead of MODEL."
 )
-@click.option("--weights", type=_PATH, help="The module's weights: .safetensors, or a checkpoint of tensors.")
-@click.option(
-    "--data", type=_PATH, required=True, help="An .npz file, or a folder of them: one array per input."
-)
-@click.option("--train", type=_PATH, help="Data in the same format to train on.")
-@click.option("--out", "repository", type=_PATH, required=True, help="The repository to publish to.")
-@click.option("--name", required=True, help="What clients will call the model.")
-@click.option(
-    "--recipe", "recipes", type=_PATH, multiple=True, help="A YAML recipe instead of the default ones."
-)
-@click.option("--max-loss", type=float, help="Largest loss of quality.  [default: 0.01; agreement: 0.02]")
-@click.option("--max-slowdown", type=float, default=1.1, show_default=True, help="Largest latency ratio.")
-@click.option(
-    "--max-bytes-ratio", type=float, default=1.0, show_default=True, help="Largest file size ratio."
-)
-@click.option("--min-gain", type=float, default=0.05, show_default=True, help="Least gain on one axis.")
-@click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads in an operator."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
-@click.option(
+@_what("--weights", type=_PATH, help="The module's weights: .safetensors, or a checkpoint of tensors.")
+@_what("--data", type=_PATH, required=True, help="An .npz file, or a folder of them: one array per input.")
+@_what("--train", type=_PATH, help="Data in the same format to train on.")
+@_what("--out", "repository", type=_PATH, required=True, help="The repository to publish to.")
+@_what("--name", required=True, help="What clients will call the model.")
+@_how("--recipe", "recipes", type=_PATH, multiple=True, help="A YAML recipe instead of the default ones.")
+@_how("--time-limit", type=Duration(), default="10m", show_default=True, help="Like 90s, 10m, 2h.")
+@_how(
     "--calibration-samples", type=click.IntRange(1), default=512, show_default=True, help="At most so many."
 )
-@click.option(
+@_how("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
+@_limit("--max-loss", type=float, help="Largest loss of quality.  [default: 0.01; agreement: 0.02]")
+@_limit("--max-slowdown", type=float, default=1.1, show_default=True, help="Largest latency ratio.")
+@_limit("--max-bytes-ratio", type=float, default=1.0, show_default=True, help="Largest file size ratio.")
+@_limit("--min-gain", type=float, default=0.05, show_default=True, help="Least gain on one axis.")
+@_measure("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads in an operator.")
+@_measure(
     "--seconds-per-point",
     type=click.FloatRange(min=0.05),
     default=1.0,
     show_default=True,
     help="Of timing, for each batch size of each variant.",
 )
-@click.option("--output", help="The output that labels are compared with.  [default: the first that fits]")
-@click.option(
+@_measure("--output", help="The output that labels are compared with.  [default: the first that fits]")
+@_measure(
     "--agreement",
     type=click.Choice(["auto", "top1", "values"]),
     default="auto",
     show_default=True,
     help="What the same answer means.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
-@click.option("--report", "html", type=_PATH, help="Write a report with pictures to this HTML file as well.")
+@_tell("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+@_tell(
+    "--report",
+    "html",
+    type=_PATH,
+    help="Where the HTML report goes.  [default: .flyweight/report.html beside the variants]",
+)
 def compress(**given: Any) -> None:  # click passes twenty options by name
     """Compress MODEL.onnx and publish every variant that does no harm.
 
@@ -92,17 +101,24 @@ def compress(**given: Any) -> None:  # click passes twenty options by name
         raise click.UsageError("--weights belongs to --module; an ONNX file holds its own.")
     if given["html"] is not None:
         _require_writable(given["html"].absolute())
+    stopped = False
     with output_kept_clean(), progress_bars() as bars:
-        report = _run(given, bars)
-    document = report.document()
+        try:
+            report = _run(given, bars)
+        except Stopped as stop:
+            report, stopped = stop.report, True
     if given["as_json"]:
-        click.echo(json.dumps(document, indent=2, allow_nan=False))
+        click.echo(json.dumps(report.document(), indent=2, allow_nan=False))
     else:
         print_report(report)
+    if stopped:
+        click.echo("Stopped; what was found until then is published and kept.", err=True)
+        raise click.exceptions.Exit(_INTERRUPTED)
     # Last, so that a disk that is full by now costs the pictures and not the figures.
-    if given["html"] is not None:
-        with output_kept_clean():
-            _write_report(document, given["html"])
+    html = given["html"] or record_folder(report.repository, report.model) / _REPORT
+    with output_kept_clean():
+        _write_report(report.document(), html)
+    click.echo(f"Report with pictures: {html}", err=given["as_json"])
 
 
 def _require_writable(html: Path) -> None:
@@ -115,7 +131,7 @@ def _require_writable(html: Path) -> None:
 
 def _run(given: dict[str, Any], progress: Any) -> "CompressionReport":  # see compress
     with undisturbed():
-        from flyweight.compressor.compress import compress as run
+        from flyweight.compressor.compression import compress as run
         from flyweight.compressor.data import load_data
 
         if given["module"] is not None:
@@ -124,11 +140,11 @@ def _run(given: dict[str, Any], progress: Any) -> "CompressionReport":  # see co
         data = load_data(given["data"])
         return run(
             _model(given, data),
-            data,
-            given["repository"],
-            given["name"],
             _recipes(given["recipes"]),
-            _options(given, progress),
+            data=data,
+            repository=given["repository"],
+            name=given["name"],
+            options=_options(given, progress),
         )
 
 
@@ -146,6 +162,7 @@ def _options(given: dict[str, Any], progress: Any) -> "Options":  # see compress
         output=given["output"],
         agreement=given["agreement"],
         progress=progress,
+        time_limit_seconds=given["time_limit"],
     )
 
 
@@ -179,17 +196,3 @@ def _write_report(document: dict[str, Any], path: Path) -> None:
     from flyweight.compressor.report import render_report
 
     render_report(document, path)
-
-
-@click.command(epilog="Exit code 0 when the report was written; 2 when there is nothing to report.")
-@click.argument("repository", type=_PATH)
-@click.option("--name", required=True, help="The model.")
-@click.option("--out", "html", type=_PATH, required=True, help="The HTML file to write.")
-def report(repository: Path, name: str, html: Path) -> None:
-    """Draw a report with pictures from the manifests of a model in REPOSITORY."""
-    from flyweight.compressor.published import describe_published
-    from flyweight.compressor.terminal import output_kept_clean
-
-    with output_kept_clean():
-        _write_report(describe_published(repository, name), html)
-    click.echo(f"Wrote {html}")

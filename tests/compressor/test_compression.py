@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from flyweight.compressor.compress import compress
+from flyweight.compressor.compression import compress
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import DataError, ModelError, RecipeError
 from flyweight.compressor.gate import Limits
@@ -66,13 +66,13 @@ class Tamper(Pass):
 def outcomes(
     path: Path, data: DataSet, repository: Path, recipes: Mapping[str, Pass] | None = None
 ) -> dict[str, tuple[bool, str]]:
-    report = compress(path, data, repository, "net", recipes, FAST)
+    report = compress(path, recipes, data=data, repository=repository, name="net", options=FAST)
     return {v.name: (v.verdict.published, v.verdict.reason) for v in report.variants}
 
 
 def test_a_network_for_digits_keeps_its_accuracy_in_every_variant(digits, tmp_path: Path) -> None:
     path, data = digits
-    report = compress(path, data, tmp_path, "digits", options=FAST)
+    report = compress(path, data=data, repository=tmp_path, name="digits", options=FAST)
     assert [variant.name for variant in report.variants] == ["baseline", "int8", "int8-dynamic", "fp16"]
     for variant in report.variants:
         assert variant.verdict.published, variant.verdict.reason
@@ -90,7 +90,9 @@ def test_a_network_for_digits_keeps_its_accuracy_in_every_variant(digits, tmp_pa
 
 def test_a_published_variant_is_whole_and_repeats_its_golden_answers(digits, tmp_path: Path) -> None:
     path, data = digits
-    report = compress(path, data, tmp_path, "digits", {"int8": StaticInt8()}, FAST)
+    report = compress(
+        path, {"int8": StaticInt8()}, data=data, repository=tmp_path, name="digits", options=FAST
+    )
     folder = report.variant("int8").path
     assert folder == tmp_path / "digits" / "int8"
     manifest = read_manifest(folder)
@@ -106,7 +108,7 @@ def test_a_published_variant_is_whole_and_repeats_its_golden_answers(digits, tmp
 
 def test_a_manifest_tells_where_a_variant_comes_from_and_how_good_it_is(digits, tmp_path: Path) -> None:
     path, data = digits
-    compress(path, data, tmp_path, "digits", {"int8": StaticInt8()}, FAST)
+    compress(path, {"int8": StaticInt8()}, data=data, repository=tmp_path, name="digits", options=FAST)
     base, made = (read_manifest(tmp_path / "digits" / name) for name in ("baseline", "int8"))
     assert base is not None
     assert made is not None
@@ -127,7 +129,7 @@ def test_a_manifest_tells_where_a_variant_comes_from_and_how_good_it_is(digits, 
 
 def test_the_baseline_is_published_byte_for_byte(digits, tmp_path: Path) -> None:
     path, data = digits
-    compress(path, data, tmp_path, "digits", {}, FAST)
+    compress(path, {}, data=data, repository=tmp_path, name="digits", options=FAST)
     assert (tmp_path / "digits" / "baseline" / "model.onnx").read_bytes() == path.read_bytes()
 
 
@@ -151,10 +153,12 @@ def test_a_broken_variant_is_never_published(how: str, words: str, digits, tmp_p
 
 def test_a_variant_worse_than_asked_is_not_published_and_an_earlier_one_stays(digits, tmp_path: Path) -> None:
     path, data = digits
-    compress(path, data, tmp_path, "net", {"v": Fp16Storage()}, FAST)
+    compress(path, {"v": Fp16Storage()}, data=data, repository=tmp_path, name="net", options=FAST)
     before = (tmp_path / "net" / "v" / "model.onnx").read_bytes()
     strict = Options(seconds_per_point=0.02)
-    report = compress(path, data, tmp_path, "net", {"v": Tamper("shuffle")}, strict)
+    report = compress(
+        path, {"v": Tamper("shuffle")}, data=data, repository=tmp_path, name="net", options=strict
+    )
     assert not report.variant("v").verdict.published
     assert "Accuracy is" in report.variant("v").verdict.reason
     assert "was left as it is" in report.variant("v").verdict.reason
@@ -167,19 +171,35 @@ def test_limits_may_differ_by_variant(digits, tmp_path: Path) -> None:
     options = Options(
         seconds_per_point=0.02, limits=LENIENT, variant_limits={"b": Limits(max_bytes_ratio=0.1)}
     )
-    report = compress(path, data, tmp_path, "net", {"a": Fp16Storage(), "b": Fp16Storage()}, options)
+    report = compress(
+        path,
+        {"a": Fp16Storage(), "b": Fp16Storage()},
+        data=data,
+        repository=tmp_path,
+        name="net",
+        options=options,
+    )
     assert report.variant("a").verdict.published
     assert "times as many where 0.1 is allowed" in report.variant("b").verdict.reason
 
 
 def test_without_labels_agreement_decides(models, rows, tmp_path: Path) -> None:
-    report = compress(models.mlp(), rows(x=(16,)), tmp_path / "r", "net", {"fp16": Fp16Storage()}, FAST)
+    report = compress(
+        models.mlp(),
+        {"fp16": Fp16Storage()},
+        data=rows(x=(16,)),
+        repository=tmp_path / "r",
+        name="net",
+        options=FAST,
+    )
     assert report.baseline.evaluation.quality.metric == "agreement"
     assert report.baseline.evaluation.quality.value == 1.0
 
 
 def test_an_input_without_a_batch_axis_is_run_row_by_row(models, rows, tmp_path: Path) -> None:
-    report = compress(models.scaled(), rows(x=(4,), factor=()), tmp_path / "r", "net", options=FAST)
+    report = compress(
+        models.scaled(), data=rows(x=(4,), factor=()), repository=tmp_path / "r", name="net", options=FAST
+    )
     assert [point.batch for point in report.baseline.evaluation.latency] == [1]
     golden = read_golden(tmp_path / "r" / "net" / "baseline" / "golden.npz")
     assert golden.inputs["factor"].shape == ()
@@ -188,7 +208,12 @@ def test_an_input_without_a_batch_axis_is_run_row_by_row(models, rows, tmp_path:
 
 def test_a_fixed_batch_is_measured_in_whole_groups(models, rows, tmp_path: Path) -> None:
     report = compress(
-        models.mlp(batch=4), rows(samples=30, x=(16,)), tmp_path / "r", "net", {"int8": StaticInt8()}, FAST
+        models.mlp(batch=4),
+        {"int8": StaticInt8()},
+        data=rows(samples=30, x=(16,)),
+        repository=tmp_path / "r",
+        name="net",
+        options=FAST,
     )
     assert [point.batch for point in report.baseline.evaluation.latency] == [4]
     assert report.samples == 28
@@ -203,7 +228,9 @@ def test_a_batch_axis_that_is_only_promised_is_found_out(models, rows, tmp_path:
     graph.graph.node.insert(0, onnx.helper.make_node("Reshape", ["x", "shape"], ["one"]))
     graph.graph.node[1].input[0] = "one"
     path = save_graph(graph, tmp_path / "promise.onnx")
-    report = compress(path, rows(x=(16,)), tmp_path / "r", "net", {"int8": StaticInt8()}, FAST)
+    report = compress(
+        path, {"int8": StaticInt8()}, data=rows(x=(16,)), repository=tmp_path / "r", name="net", options=FAST
+    )
     assert any("run row by row" in note for note in report.baseline.notes)
     assert report.variant("int8").verdict.published
 
@@ -228,7 +255,12 @@ def test_any_type_of_tensor_can_be_a_baseline(
     element: int, values: np.ndarray, models, tmp_path: Path
 ) -> None:
     report = compress(
-        models.identity(element, ["n", 4]), DataSet({"x": values}), tmp_path / "r", "net", {}, FAST
+        models.identity(element, ["n", 4]),
+        {},
+        data=DataSet({"x": values}),
+        repository=tmp_path / "r",
+        name="net",
+        options=FAST,
     )
     assert report.baseline.verdict.published
     assert report.recommended == "baseline"
@@ -240,7 +272,9 @@ def test_external_data_go_along(models, rows, tmp_path: Path) -> None:
     onnx.save_model(
         onnx.load(models.mlp()), path, save_as_external_data=True, location="w/data.bin", size_threshold=0
     )
-    report = compress(path, rows(x=(16,)), tmp_path / "r", "net", {"int8": StaticInt8()}, FAST)
+    report = compress(
+        path, {"int8": StaticInt8()}, data=rows(x=(16,)), repository=tmp_path / "r", name="net", options=FAST
+    )
     folder = tmp_path / "r" / "net" / "baseline"
     assert (folder / "w" / "data.bin").is_file()
     Session(folder / "model.onnx", SessionSettings())
@@ -259,7 +293,9 @@ def test_answers_left_to_chance_get_no_golden_samples(tmp_path: Path, rows) -> N
     )
     model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
     onnx.save_model(model, tmp_path / "noisy.onnx")
-    report = compress(tmp_path / "noisy.onnx", rows(x=(4,)), tmp_path / "r", "net", {}, FAST)
+    report = compress(
+        tmp_path / "noisy.onnx", {}, data=rows(x=(4,)), repository=tmp_path / "r", name="net", options=FAST
+    )
     assert any("answers differently every time" in note for note in report.baseline.notes)
     assert not (tmp_path / "r" / "net" / "baseline" / "golden.npz").exists()
 
@@ -267,7 +303,7 @@ def test_answers_left_to_chance_get_no_golden_samples(tmp_path: Path, rows) -> N
 def test_the_document_is_plain_json_with_every_variant(digits, tmp_path: Path) -> None:
     path, data = digits
     recipes = {"int8": StaticInt8(), "broken": Tamper("bug")}
-    document = compress(path, data, tmp_path, "digits", recipes, FAST).document()
+    document = compress(path, recipes, data=data, repository=tmp_path, name="digits", options=FAST).document()
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert [variant["name"] for variant in document["variants"]] == ["baseline", "int8", "broken"]
     broken = document["variants"][2]
@@ -280,7 +316,9 @@ def test_the_document_is_plain_json_with_every_variant(digits, tmp_path: Path) -
 
 def test_the_document_can_be_read_back_from_the_repository(digits, tmp_path: Path) -> None:
     path, data = digits
-    written = compress(path, data, tmp_path, "digits", {"int8": StaticInt8()}, FAST).document()
+    written = compress(
+        path, {"int8": StaticInt8()}, data=data, repository=tmp_path, name="digits", options=FAST
+    ).document()
     read = describe_published(tmp_path, "digits")
     assert {key: read[key] for key in ("model", "baseline", "recommended", "environment", "data")} == {
         key: written[key] for key in ("model", "baseline", "recommended", "environment", "data")
@@ -297,7 +335,9 @@ def test_progress_ends_where_it_should(digits, tmp_path: Path) -> None:
     options = Options(
         seconds_per_point=0.02, progress=lambda what, done, total: told.append((what, done, total))
     )
-    compress(*digits, tmp_path, "digits", {"int8": StaticInt8()}, options)
+    compress(
+        digits[0], {"int8": StaticInt8()}, data=digits[1], repository=tmp_path, name="digits", options=options
+    )
     assert [entry for entry in told if entry[0] == "variants"] == [
         ("variants", 0, 2),
         ("variants", 1, 2),
@@ -309,32 +349,46 @@ def test_progress_ends_where_it_should(digits, tmp_path: Path) -> None:
 
 def test_a_model_that_is_missing_leaves_the_repository_alone(rows, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
-        compress(tmp_path / "nowhere.onnx", rows(x=(4,)), tmp_path / "r", "net")
+        compress(tmp_path / "nowhere.onnx", data=rows(x=(4,)), repository=tmp_path / "r", name="net")
     assert not (tmp_path / "r").exists()
 
 
 def test_data_that_do_not_fit_are_refused_before_anything_is_written(models, rows, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'x' is \[samples, 3\]"):
-        compress(models.mlp(), rows(x=(3,)), tmp_path / "r", "net")
+        compress(models.mlp(), data=rows(x=(3,)), repository=tmp_path / "r", name="net")
     assert not (tmp_path / "r").exists()
 
 
 def test_another_model_of_this_name_is_not_replaced(models, rows, tmp_path: Path) -> None:
-    compress(models.mlp(), rows(x=(16,)), tmp_path / "r", "net", {}, FAST)
+    compress(models.mlp(), {}, data=rows(x=(16,)), repository=tmp_path / "r", name="net", options=FAST)
     with pytest.raises(RepositoryError, match="holds another model, whose inputs are x"):
-        compress(models.convnet(), rows(image=(3, 16, 16)), tmp_path / "r", "net", {}, FAST)
+        compress(
+            models.convnet(),
+            {},
+            data=rows(image=(3, 16, 16)),
+            repository=tmp_path / "r",
+            name="net",
+            options=FAST,
+        )
 
 
 def test_a_repository_that_is_a_file_is_refused(models, rows, tmp_path: Path) -> None:
     (tmp_path / "r").write_text("not a folder")
     with pytest.raises(RepositoryError, match="cannot be written"):
-        compress(models.mlp(), rows(x=(16,)), tmp_path / "r", "net", {}, FAST)
+        compress(models.mlp(), {}, data=rows(x=(16,)), repository=tmp_path / "r", name="net", options=FAST)
 
 
 @pytest.mark.parametrize("name", ["baseline", "a/b", ".hidden", ""])
 def test_a_recipe_may_not_take_just_any_name(name: str, models, rows, tmp_path: Path) -> None:
     with pytest.raises(RecipeError):
-        compress(models.mlp(), rows(x=(16,)), tmp_path / "r", "net", {name: Fp16Storage()}, FAST)
+        compress(
+            models.mlp(),
+            {name: Fp16Storage()},
+            data=rows(x=(16,)),
+            repository=tmp_path / "r",
+            name="net",
+            options=FAST,
+        )
 
 
 def test_nothing_is_left_in_the_temporary_folder(digits, tmp_path: Path, monkeypatch) -> None:
@@ -342,7 +396,14 @@ def test_nothing_is_left_in_the_temporary_folder(digits, tmp_path: Path, monkeyp
 
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    compress(*digits, tmp_path / "r", "digits", {"int8": StaticInt8()}, FAST)
+    compress(
+        digits[0],
+        {"int8": StaticInt8()},
+        data=digits[1],
+        repository=tmp_path / "r",
+        name="digits",
+        options=FAST,
+    )
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
@@ -358,7 +419,7 @@ def test_nothing_is_left_in_the_temporary_folder(digits, tmp_path: Path, monkeyp
 def test_bad_input_leaves_no_repository_behind(labels, options: Options, words: str, models, rows, tmp_path):
     data = DataSet(rows(x=(16,)).inputs, labels)
     with pytest.raises(DataError, match=words):
-        compress(models.mlp(), data, tmp_path / "r" / "deeper", "net", options=options)
+        compress(models.mlp(), data=data, repository=tmp_path / "r" / "deeper", name="net", options=options)
     assert not (tmp_path / "r").exists()
 
 

@@ -1,0 +1,1 @@
+"""The compressor's commands, each in a module of its own: compress, report, passes."""

@@ -1,0 +1,22 @@
+"""The command `flyweight report`."""
+
+from pathlib import Path
+
+import click
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(epilog="Exit code 0 when the report was written; 2 when there is nothing to report.")
+@click.argument("repository", type=_PATH)
+@click.option("--name", required=True, help="The model.")
+@click.option("--out", "html", type=_PATH, required=True, help="The HTML file to write.")
+def report(repository: Path, name: str, html: Path) -> None:
+    """Draw a report with pictures from what the last run and the manifests of a model in REPOSITORY say."""
+    from flyweight.compressor.published import describe_published
+    from flyweight.compressor.report import render_report
+    from flyweight.compressor.terminal import output_kept_clean
+
+    with output_kept_clean():
+        render_report(describe_published(repository, name), html)
+    click.echo(f"Wrote {html}")

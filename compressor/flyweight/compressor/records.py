@@ -1,0 +1,56 @@
+"""The document of the last run, kept beside a model's variants: it also knows what was not published."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from flyweight.protos.errors import RepositoryError
+
+if TYPE_CHECKING:
+    from flyweight.compressor.outcome import CompressionReport
+
+# Hidden, so that no server takes it for a variant.
+RECORD_FOLDER: Final = ".flyweight"
+_RECORD: Final = "report.json"
+# Some thousand variants; anything larger was not written by us.
+_LARGEST_RECORD_BYTES: Final = 256 << 20
+
+
+def record_folder(repository: Path, model: str) -> Path:
+    """Return where the record and the report of a model's last run are."""
+    return repository / model / RECORD_FOLDER
+
+
+def write_record(report: "CompressionReport") -> Path:
+    """Write the document of a run, whole or not at all; called after every variant.
+
+    Raises:
+        RepositoryError: the repository cannot be written.
+    """
+    path = record_folder(report.repository, report.model) / _RECORD
+    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(report.document(), indent=1, allow_nan=False), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise RepositoryError(
+            f"The record {path} cannot be written ({error.strerror}); free space or check the rights."
+        ) from error
+    return path
+
+
+def read_record(repository: Path, model: str) -> dict[str, Any] | None:
+    """Return the document of the last run; None where there is none, or it is damaged."""
+    path = record_folder(repository, model) / _RECORD
+    try:
+        if path.stat().st_size > _LARGEST_RECORD_BYTES:
+            return None
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,0 +1,206 @@
+"""One run: the baseline is measured and published, then each candidate is made, measured and judged."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from flyweight.compressor.candidates import IMPORT, Candidate
+from flyweight.compressor.context import Context
+from flyweight.compressor.division import Division
+from flyweight.compressor.errors import CompressorError, PassError
+from flyweight.compressor.evaluate.bench import Bench, BenchSettings
+from flyweight.compressor.evaluate.evaluation import Evaluation
+from flyweight.compressor.foreign import run_foreign
+from flyweight.compressor.gate import Verdict, judge, recommend
+from flyweight.compressor.model import Model
+from flyweight.compressor.options import Options
+from flyweight.compressor.outcome import CompressionReport, VariantOutcome
+from flyweight.compressor.passes.base import Form, Pass, PassResult
+from flyweight.compressor.passes.memo import Memo
+from flyweight.compressor.publish import Origin, Publisher, check_repository
+from flyweight.compressor.recipe import BASELINE, dump_recipe, kind_of, steps_of
+from flyweight.compressor.records import write_record
+from flyweight.compressor.sessions import SessionSettings
+from flyweight.compressor.stopping import Stopped
+from flyweight.protos.variant.digests import sha256_of
+
+# A variant takes as long to measure as the baseline did, and half as long again where the machine is busy.
+_MEASURING_SHARE: Final = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run publishes to.
+
+    Attributes:
+        repository: the folder of models.
+        model: the name clients use.
+        data_digest: of everything that variants are made and judged with.
+    """
+
+    repository: Path
+    model: str
+    data_digest: str
+
+
+class Run:
+    """A run of one model: its workspace, memory of passes, and how far it has come; used from one thread."""
+
+    def __init__(self, source: Model, context: Context, division: Division, options: Options) -> None:
+        self._source = source
+        self._context = context
+        self._division = division
+        self._options = options
+        self._memo = Memo()
+        self._outcomes: list[VariantOutcome] = []
+
+    def execute(self, candidates: Sequence[Candidate], place: Place) -> CompressionReport:
+        """Make what is asked for, and return what came of it.
+
+        Raises:
+            Stopped: the user pressed Ctrl-C; it carries the report of what was found until then.
+        """
+        progress, steps = self._options.progress, len(candidates) + 1
+        progress("variants", 0, steps)
+        baseline, publisher = self._start(place)
+        report = self._report(publisher)
+        try:
+            for done, candidate in enumerate(candidates, start=1):
+                progress("variants", done, steps)
+                self._outcomes.append(self._variant(candidate, baseline, publisher))
+                report = self._report(publisher)
+        except KeyboardInterrupt:
+            raise Stopped(report) from None
+        progress("variants", steps, steps)
+        return report
+
+    def _start(self, place: Place) -> tuple[Model, Publisher]:
+        """Measure and publish the baseline."""
+        started = time.monotonic()
+        baseline = self._baseline()
+        bench = self._bench(baseline.onnx_path())
+        check_repository(place.repository, place.model, bench.session.signature.inputs)
+        publisher = Publisher(place.repository, place.model, bench, place.data_digest)
+        measuring = time.monotonic()
+        measured = bench.measure_baseline()
+        # What is left for making a variant ends where measuring it has to begin.
+        reserve = _MEASURING_SHARE * (time.monotonic() - measuring)
+        self._context = replace(self._context, deadline=self._context.deadline - reserve)
+        folder = publisher.publish(BASELINE, baseline.onnx_path(), measured, Origin("original"))
+        self._outcomes.append(
+            VariantOutcome(
+                BASELINE,
+                "original",
+                Verdict(
+                    published=True, reason="The model as it was given; everything is measured against it."
+                ),
+                measured,
+                folder,
+                notes=(*self._division.notes, *bench.asking.notes),
+                seconds=time.monotonic() - started,
+            )
+        )
+        return baseline, publisher
+
+    def _report(self, publisher: Publisher) -> CompressionReport:
+        """Return what came of the run so far, and keep it beside the variants."""
+        found = {o.name: o.evaluation for o in self._outcomes if o.path and o.evaluation}
+        report = CompressionReport(
+            model=publisher.model,
+            repository=publisher.repository,
+            recommended=recommend(BASELINE, found),
+            samples=publisher.bench.samples,
+            data_digest=publisher.data_sha256,
+            threads=self._options.threads,
+            variants=tuple(self._outcomes),
+        )
+        write_record(report)
+        return report
+
+    def _baseline(self) -> Model:
+        if self._source.form is Form.ONNX:
+            return self._source
+        from flyweight.compressor.passes.export import Export
+
+        return self._memo.apply(Export(), self._source, self._context).model
+
+    def _bench(self, baseline: Path) -> Bench:
+        settings = BenchSettings(
+            session=SessionSettings(threads=self._options.threads),
+            seconds_per_point=self._options.seconds_per_point,
+            output=self._options.output,
+            agreement=self._options.agreement,
+        )
+        folder = self._context.new_path("bench").parent
+        return Bench(baseline, self._division.evaluation, folder, settings, self._options.progress)
+
+    def _variant(self, candidate: Candidate, baseline: Model, publisher: Publisher) -> VariantOutcome:
+        """Make, measure, judge and maybe publish one variant."""
+        started, recipe = time.monotonic(), candidate.recipe
+        notes, evaluation, folder = tuple[str, ...](), None, None
+        try:
+            self._check_worth(candidate)
+            result = self._apply(recipe, baseline)
+            notes = result.notes
+            path = result.model.onnx_path()
+            evaluation = publisher.bench.measure(path)
+            verdict = self._judge(candidate.name, evaluation)
+            if verdict.published:
+                origin = Origin(
+                    kind_of(recipe),
+                    dump_recipe(candidate.name, recipe),
+                    BASELINE,
+                    sha256_of(baseline.onnx_path()),
+                )
+                folder = publisher.publish(candidate.name, path, evaluation, origin)
+        except CompressorError as error:
+            verdict = Verdict(published=False, reason=str(error))
+        return VariantOutcome(
+            candidate.name,
+            kind_of(recipe),
+            verdict if folder is not None else _with_what_was_left(verdict, candidate.name, publisher),
+            evaluation,
+            folder,
+            tuple(step.name for step in steps_of(recipe)),
+            notes,
+            time.monotonic() - started,
+        )
+
+    def _check_worth(self, candidate: Candidate) -> None:
+        """Refuse to begin what is not worth it after what was found, or cannot be done in time."""
+        reason = candidate.skip({outcome.name: outcome for outcome in self._outcomes})
+        if reason is not None:
+            raise PassError(f"Not tried: {reason}")
+        self._context.check_time()
+
+    def _judge(self, name: str, evaluation: Evaluation) -> Verdict:
+        measured = self._outcomes[0].evaluation
+        assert measured is not None, "a run begins with measuring the baseline"
+        return judge(evaluation, measured, self._options.variant_limits.get(name, self._options.limits))
+
+    def _apply(self, recipe: Pass, baseline: Model) -> PassResult:
+        """Apply a recipe to the form of the model it starts from; whatever goes wrong is a PassError."""
+        start = self._source if recipe.needs is self._source.form else baseline
+        return run_foreign(
+            lambda: self._memo.apply(recipe, start, self._context_of(recipe, start)),
+            lambda reason: PassError(f"The recipe failed on this model ({reason})."),
+        )
+
+    def _context_of(self, recipe: Pass, start: Model) -> Context:
+        """Return the context, with the imported original as the teacher for what learns from it."""
+        first = steps_of(recipe)[0]
+        if first.name == IMPORT and self._context.baseline is None:
+            imported = self._memo.apply(first, start, self._context).model
+            self._context = replace(self._context, baseline=imported.module)
+        return self._context
+
+
+def _with_what_was_left(verdict: Verdict, name: str, publisher: Publisher) -> Verdict:
+    """Tell of an earlier variant of the same name that stays, because nothing replaced it."""
+    earlier = publisher.repository / publisher.model / name
+    if not earlier.exists():
+        return verdict
+    left = f"An earlier variant of this name was left as it is in {earlier}; remove it if it is stale."
+    return Verdict(published=False, reason=f"{verdict.reason} {left}")
