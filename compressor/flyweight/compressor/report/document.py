@@ -28,6 +28,25 @@ class _Part(BaseModel):
         return {key: part for key, part in value.items() if part is not None}
 
 
+class McNemar(_Part):
+    """The paired test of a variant against the baseline."""
+
+    p_value: float | None = None
+    worse: int | None = None
+    better: int | None = None
+
+
+class PerClass(_Part):
+    """How good the answers for one class are."""
+
+    label: int | str = Field(alias="class")
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+    support: int | None = None
+    baseline_recall: float | None = None
+
+
 class Quality(_Part):
     """How good a variant's answers are; shares are between 0 and 1."""
 
@@ -41,6 +60,13 @@ class Quality(_Part):
     f1: float | None = None
     agreement: float | None = None
     samples: int | None = None
+    interval: tuple[float, float] | None = None
+    difference_interval: tuple[float, float] | None = None
+    mcnemar: McNemar | None = None
+    churn: float | None = None
+    ece: float | None = None
+    baseline_ece: float | None = None
+    per_class: tuple[PerClass, ...] = ()
 
 
 class Latency(_Part):
@@ -55,6 +81,84 @@ class Memory(_Part):
     """What a process that holds only this variant adds to memory, shared pages counted by share."""
 
     pss_bytes: int | None = None
+
+
+class Layer(_Part):
+    """What changed in one layer."""
+
+    name: str
+    operator: str = ""
+    parameters: int = 0
+    baseline_parameters: int | None = None
+    bits: int = 32
+    zeros: float = 0.0
+    snr_db: float | None = None
+
+
+class Flip(_Part):
+    """A sample that is answered otherwise; `picture` is a data URI or empty."""
+
+    sample: int
+    label: int | None = None
+    baseline: int
+    variant: int
+    picture: str = Field(default="", pattern=r"^(data:image/png;base64,[A-Za-z0-9+/=]*)?$")
+
+
+class Flips(_Part):
+    """All samples that are answered otherwise."""
+
+    count: int = 0
+    harmed: int | None = None
+    mended: int | None = None
+    moves: tuple[tuple[int, int, int], ...] = ()
+    samples: tuple[Flip, ...] = ()
+
+
+class Saliency(_Part):
+    """Whether a variant looks at the same places."""
+
+    correlation: float
+    lowest: float
+    samples: int
+
+
+class Finding(_Part):
+    """Why a variant is not faster, and what to do."""
+
+    finding: str
+    nodes: tuple[str, ...] = ()
+    share: float | None = None
+    remedy: str = ""
+
+
+class Explanation(_Part):
+    """Why a variant is what it is."""
+
+    layers: tuple[Layer, ...] = ()
+    flips: Flips | None = None
+    saliency: Saliency | None = None
+    audit: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Stability(_Part):
+    """What a long run showed."""
+
+    runs: int = 0
+    seconds: float = 0.0
+    equal_answers: bool | None = None
+    bytes_per_run: float | None = None
+    drift: float | None = None
+
+
+class Trigger(_Part):
+    """What patches on the inputs showed."""
+
+    passed: bool = True
+    patches: int = 0
+    samples: int = 0
+    note: str = ""
 
 
 class Variant(_Part):
@@ -74,6 +178,15 @@ class Variant(_Part):
     passes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float | None = None
+    compressed_bytes: int | None = None
+    bits_per_weight: float | None = None
+    nonzero_parameters: int | None = None
+    load_ms: float | None = None
+    energy_mj: float | None = None
+    robustness: Mapping[str, Mapping[str, float | None]] = Field(default_factory=dict)
+    stability: Stability | None = None
+    trigger: Trigger | None = None
+    explanation: Explanation | None = None
 
     def p50_ms(self, batch: int) -> float | None:
         """Return the median latency at a batch size, if it was measured."""

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from flyweight.compressor.report import palette, wording
 from flyweight.compressor.report.as_served import draw_served, draw_timeline
+from flyweight.compressor.report.closer import Closer, closer_looks
 from flyweight.compressor.report.document import Document, ReportError, read_document
 from flyweight.compressor.report.drawing import Picture
 from flyweight.compressor.report.measured import draw_footprint, draw_latency
@@ -79,6 +80,7 @@ class Content:
     served: tuple[Picture, ...]
     rows: tuple[Row, ...]
     served_rows: tuple[Row, ...]
+    closer: tuple[Closer, ...]
     conditions: tuple[tuple[str, str], ...]
 
 
@@ -98,6 +100,7 @@ def _content(document: Document) -> Content:
         served=tuple(picture for picture in served if picture),
         rows=variant_rows(document, looks),
         served_rows=served_rows(document, looks),
+        closer=closer_looks(document),
         conditions=_conditions(document),
     )
 
