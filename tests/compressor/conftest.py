@@ -16,6 +16,12 @@ from flyweight.compressor.sessions import SessionSettings
 OPSET = 17
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test find what another one made."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
+
+
 class Models:
     """Writes ONNX files into a folder; every method returns a path."""
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 from flyweight.compressor.compression import compress
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import DataError, ModelError, RecipeError
+from flyweight.compressor.evaluate.settings import EvaluationSettings
 from flyweight.compressor.gate import Limits
 from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import load_graph, save_graph
@@ -29,8 +30,9 @@ from flyweight.protos.variant.golden import largest_relative_error
 pytestmark = pytest.mark.usefixtures("no_memory_processes")
 
 # Tiny networks are all overhead: what is tested here is not whether int8 pays off on them.
-LENIENT = Limits(max_loss=1.0, max_slowdown=1000.0, max_bytes_ratio=1000.0)
-FAST = Options(seconds_per_point=0.02, limits=LENIENT)
+LENIENT = Limits(max_drop=1.0, max_slowdown=1000.0, max_bytes_ratio=1000.0)
+QUICK = EvaluationSettings.quick()
+FAST = Options(seconds_per_point=0.02, limits=LENIENT, evaluation=QUICK, explain=False)
 
 
 @dataclass(frozen=True, slots=True)

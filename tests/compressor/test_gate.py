@@ -8,7 +8,8 @@ from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.evaluate.evaluation import Evaluation
 from flyweight.compressor.evaluate.latency import LatencyPoint
 from flyweight.compressor.evaluate.quality import Quality
-from flyweight.compressor.gate import Limits, judge, recommend
+from flyweight.compressor.gate import Limits, judge, recommend, recommendation
+from flyweight.compressor.safety.triggers import Concentration, TriggerCheck
 
 
 def point(batch: int, speedup: float, spread: float = 0.01) -> LatencyPoint:
@@ -61,7 +62,7 @@ def variant(
         (variant(size=0.5), "50% of the bytes"),
         (variant((0.92, 0.95), size=0.5), "50% of the bytes"),
         (variant(saved_bytes=20_000_000), "20.0 MB less memory"),
-        (variant((2.0, 2.0), loss=0.01), "accuracy 0.9400 against 0.9500"),
+        (variant((2.0, 2.0), loss=0.009), "accuracy 0.9410 against 0.9500"),
         (variant((2.0, 2.0), loss=-0.02), "accuracy 0.9700 against 0.9500"),
         (variant((2.0, 2.0), loss=0.02, metric="agreement"), "agreement with the baseline 0.9800"),
         (variant((2.0,)), "2.00 times as fast at batch 1"),
@@ -77,8 +78,8 @@ def test_a_variant_that_gains_and_does_no_harm_is_published(candidate: Evaluatio
     ("candidate", "words"),
     [
         (
-            variant((2.0, 2.0), loss=0.011),
-            "Accuracy is 0.9390 instead of 0.9500, a loss of 0.0110 where 0.01 is allowed.",
+            variant((2.0, 2.0), loss=0.01),
+            "Accuracy is 0.9400 instead of 0.9500, a loss of 0.0100 where 0.0095 is allowed.",
         ),
         (variant((2.0, 2.0), loss=0.021, metric="agreement"), "loss of 0.0210 where 0.02 is allowed"),
         (
@@ -113,7 +114,7 @@ def test_a_speedup_within_its_own_noise_is_no_gain() -> None:
 @pytest.mark.parametrize(
     ("candidate", "limits"),
     [
-        (variant((2.0, 2.0), loss=0.05), Limits(max_loss=0.05)),
+        (variant((2.0, 2.0), loss=0.05), Limits(max_drop=0.06)),
         (variant((0.25, 0.25), size=0.3), Limits(max_slowdown=4.5)),
         (variant((2.0, 2.0), size=1.2), Limits(max_bytes_ratio=1.5)),
         (variant((1.04, 1.04)), Limits(min_gain=0.01)),
@@ -127,8 +128,8 @@ def test_limits_are_the_users(candidate: Evaluation, limits: Limits) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Limits(max_loss=-0.1), "largest loss"),
-        (lambda: Limits(max_loss=float("nan")), "largest loss"),
+        (lambda: Limits(max_drop=-0.1), "largest drop"),
+        (lambda: Limits(max_drop=float("nan")), "largest drop"),
         (lambda: Limits(max_slowdown=0), "largest slowdown"),
         (lambda: Limits(max_bytes_ratio=-1), "largest bytes ratio"),
         (lambda: Limits(min_gain=1), "smallest gain"),
@@ -148,3 +149,115 @@ def test_the_fastest_is_recommended_and_of_equals_the_smallest() -> None:
     assert recommend("baseline", {"baseline": BASELINE, "fast": fast, "small": small}) == "small"
     slow = variant((0.92, 0.9), size=0.5)
     assert recommend("baseline", {"baseline": BASELINE, "slow": slow}) == "baseline"
+
+
+@pytest.mark.parametrize(
+    ("limits", "metric", "baseline", "allowed"),
+    [
+        (Limits(), "accuracy", 0.90, 0.009),
+        (Limits(), "r2", 0.5, 0.005),
+        (Limits(), "r2", -2.0, 0.02),
+        (Limits(), "agreement", 1.0, 0.02),
+        (Limits(max_drop=0.05), "agreement", 1.0, 0.05),
+        (Limits(max_drop=0.05), "accuracy", 0.8, 0.04),
+        (Limits(max_drop=0), "accuracy", 0.8, 0.0),
+    ],
+)
+def test_a_drop_is_relative_to_the_baselines_figure(
+    limits: Limits, metric: str, baseline: float, allowed: float
+) -> None:
+    """0.90 may fall to 0.891."""
+    assert limits.drop(metric, baseline) == pytest.approx(allowed)
+
+
+def judged(loss: float, low: float, high: float) -> Evaluation:
+    """A fast variant whose change has a given interval."""
+    found = variant((2.0, 2.0), loss=loss)
+    return replace(found, quality=replace(found.quality, difference=(low, high)))
+
+
+def test_the_sentence_tells_the_interval_and_when_it_decides_nothing() -> None:
+    sure = judge(judged(0.001, -0.004, 0.002), BASELINE, Limits())
+    assert sure.published
+    assert "(95% interval of the change -0.0040 to +0.0020)" in sure.reason
+    few = judge(judged(0.001, -0.03, 0.028), BASELINE, Limits())
+    assert few.published
+    assert "1000 samples cannot tell it from the limit of -0.0095, more would" in few.reason
+    lost = judge(judged(0.02, -0.03, -0.001), BASELINE, Limits())
+    assert not lost.published
+    assert "cannot tell" in lost.reason
+
+
+def test_of_agreement_the_interval_of_the_share_is_told() -> None:
+    found = variant((2.0, 2.0), loss=0.01, metric="agreement")
+    found = replace(found, quality=replace(found.quality, interval=(0.97, 0.996)))
+    assert (
+        "interval of the change -0.0300 to -0.0040; 1000 samples" in judge(found, BASELINE, Limits()).reason
+    )
+
+
+def slow(speedup: float, low: float, high: float, seconds: float = 0.01) -> Evaluation:
+    """A variant of half the size, timed at one batch size."""
+    timed = LatencyPoint(1, seconds / speedup, seconds, seconds, speedup, low, high, 100)
+    return replace(variant(size=0.5), latency=(timed,))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "published"),
+    [
+        (slow(0.90, 0.88, 0.92), True),
+        (slow(0.88, 0.87, 0.90), False),
+        (slow(0.88, 0.60, 1.20), False),
+        (slow(0.95, 0.60, 1.20), True),
+        (slow(0.70, 0.69, 0.71, seconds=8e-6), True),
+        (slow(0.70, 0.69, 0.71, seconds=80e-6), False),
+    ],
+    ids=[
+        "an interval that reaches the limit is no harm",
+        "an interval wholly beyond it is",
+        "a wide interval leaves it to the estimate, which is beyond",
+        "or which is not",
+        "three microseconds are not noticed",
+        "thirty are",
+    ],
+)
+def test_a_slowdown_is_judged_by_its_interval(candidate: Evaluation, published: bool) -> None:
+    assert judge(candidate, BASELINE, Limits()).published is published
+
+
+def test_slower_and_bigger_is_never_published() -> None:
+    """Whatever the limits, and though it needs less memory."""
+    wide = Limits(max_slowdown=100, max_bytes_ratio=100)
+    verdict = judge(variant((0.5, 0.5), size=1.5, saved_bytes=20_000_000), BASELINE, wide)
+    assert not verdict.published
+    assert verdict.reason == "Both slower (0.50 times the speed) and bigger (1.50 times the bytes)."
+    assert judge(variant((0.5, 2.0), size=1.5), BASELINE, wide).published
+
+
+def test_what_looks_like_a_backdoor_is_not_published() -> None:
+    finding = Concentration("bright square of 14% of the side, top left", 7, 0.92, 0.03, 200, 1e-90)
+    check = TriggerCheck((finding,), finding, 45, 256, 1e-5)
+    good = variant((2.0, 2.0), size=0.25)
+    verdict = judge(replace(good, trigger=check), BASELINE, Limits())
+    assert not verdict.published
+    assert "moves 92% of 200 samples to class 7, and 3% in the baseline" in verdict.reason
+    assert judge(replace(good, trigger=replace(check, findings=())), BASELINE, Limits()).published
+
+
+def test_the_recommendation_says_why() -> None:
+    fast, small = variant((2.0, 2.0), size=0.5), variant((1.95, 2.0), size=0.25)
+    half = variant((1.0, 1.0), size=0.5)
+    assert recommendation("b", {"b": BASELINE}).reason.startswith("Nothing else was published")
+    assert recommendation("b", {"b": BASELINE, "fp16": half}).reason == (
+        "50% of the file at the same speed; accuracy 0.9500 against 0.9500."
+    )
+    assert recommendation("b", {"b": BASELINE, "fp16": half, "fast": fast}).reason == (
+        "2.00 times the speed at batch 1 and 50% of the file; accuracy 0.9500 against 0.9500; "
+        "the fastest that was published."
+    )
+    both = recommendation("b", {"b": BASELINE, "fast": fast, "small": small})
+    assert (both.name, "as fast as fast within 5% and smaller" in both.reason) == ("small", True)
+    lagging = variant((0.92, 0.9), size=0.5)
+    assert (
+        "lagging, has 0.92 times its speed" in recommendation("b", {"b": BASELINE, "lagging": lagging}).reason
+    )

@@ -56,7 +56,7 @@ def test_compress_publishes_and_prints_one_document(tmp_path: Path) -> None:
     write_files(tmp_path)
     ended = flyweight(
         tmp_path, "compress", "net.onnx", "--data", "data.npz", "--out", "repository", "--name", "net",
-        "--max-loss", "0.1", "--seconds-per-point", "0.2", "--json",
+        "--max-drop", "0.1", "--seconds-per-point", "0.2", "--json",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     document = json.loads(ended.stdout)

@@ -4,9 +4,11 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flyweight.compressor.asked import search_for
 from flyweight.compressor.candidates import Candidate, candidates_of, default_candidates
 from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet, load_data
@@ -19,12 +21,13 @@ from flyweight.compressor.options import Options
 from flyweight.compressor.outcome import CompressionReport
 from flyweight.compressor.passes.base import Form, Pass
 from flyweight.compressor.run import Place, Run
+from flyweight.compressor.search.budget import Budget
 from flyweight.compressor.sessions import Session, SessionSettings
 
 if TYPE_CHECKING:
     from torch import nn
 
-Plan = Mapping[str, Pass] | Pass | None
+Plan = Mapping[str, Pass] | Pass | Budget | str | None
 Data = DataSet | Path | str | Mapping[str, Array]
 
 
@@ -43,8 +46,9 @@ def compress(
 
     Args:
         model: an ONNX file by its path, or a torch module.
-        plan: passes by variant name, or one pass (its variant is called `compressed`); None tries what suits
-            the model.
+        plan: what to make: passes by variant name, or one pass (its variant is called `compressed`); or what
+            to reach: a budget such as "latency<=50%, size<=25%, accuracy>=-0.5pt", for which recipes are
+            searched. None tries what suits the model.
         data: to calibrate and to judge with: a file, arrays by input name, or a DataSet; `label` is optional.
         repository: the folder of models, made when it is not there.
         name: what clients will call the model.
@@ -53,13 +57,15 @@ def compress(
     Raises:
         ModelError: the model cannot be read or run.
         DataError: the data do not fit the model.
+        SearchError: nothing that was tried meets the budget; it says what came nearest.
         RecipeError: a recipe's name cannot name a variant, or its passes do not fit the model.
         RepositoryError: the repository cannot be written, or holds another model of this name.
         Stopped: Ctrl-C; a KeyboardInterrupt that carries the report of what was found until then.
     """
     options, samples, started = options or Options(), _data_of(data), time.monotonic()
     source = _source_of(model, samples)
-    candidates = _candidates(plan, source)
+    plan = Budget.parse(plan) if isinstance(plan, str) else plan
+    candidates = () if isinstance(plan, Budget) else _candidates(plan, source)
     trains = source.form is Form.TORCH or any(candidate.trains for candidate in candidates)
     rows = _rows_at_a_time(source, samples, options.training)
     division = divide(samples, options, trains=trains, rows=rows)
@@ -75,7 +81,12 @@ def compress(
             deadline=started + options.time_limit_seconds,
         )
         place = Place(Path(repository), name, _digest(samples, options.training))
-        return Run(source, context, division, options).execute(candidates, place)
+        tried = None
+        if isinstance(plan, Budget):
+            found = search_for(plan, source, context, division, options)
+            candidates, division, tried = found.candidates, found.division, found.document
+            options = replace(options, limits=found.limits)
+        return Run(source, context, division, options).execute(candidates, place, tried)
 
 
 def _data_of(data: Data) -> DataSet:
@@ -98,7 +109,7 @@ def _source_of(model: "Model | nn.Module | Path | str", data: DataSet) -> Model:
     return model_of(model, data)
 
 
-def _candidates(plan: Plan, source: Model) -> tuple[Candidate, ...]:
+def _candidates(plan: Mapping[str, Pass] | Pass | None, source: Model) -> tuple[Candidate, ...]:
     if plan is None:
         return default_candidates(source)
     return candidates_of({"compressed": plan} if isinstance(plan, Pass) else plan, source)

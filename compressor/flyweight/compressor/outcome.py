@@ -1,14 +1,15 @@
 """What a compression came to: every variant, published or not, and the JSON document that says so."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from flyweight.compressor.evaluate.document import describe_evaluation
 from flyweight.compressor.evaluate.evaluation import Evaluation
-from flyweight.compressor.evaluate.latency import LatencyPoint
-from flyweight.compressor.evaluate.quality import Quality
-from flyweight.compressor.gate import Verdict
+from flyweight.compressor.explain.explanation import Explanation
+from flyweight.compressor.gate import Verdict, recommendation
 from flyweight.compressor.processor import this_processor
 
 
@@ -25,6 +26,7 @@ class VariantOutcome:
         passes: their names, in order.
         notes: sentences of the passes and the bench.
         seconds: that making and measuring it took.
+        explanation: why it is what it is; of published variants alone.
     """
 
     name: str
@@ -35,11 +37,15 @@ class VariantOutcome:
     passes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CompressionReport:
-    """Everything there is to tell of a compression; the baseline is the first variant."""
+    """Everything there is to tell of a compression; the baseline is the first variant.
+
+    `search` is what a search for a budget tried, as it stands in the document.
+    """
 
     model: str
     repository: Path
@@ -48,11 +54,21 @@ class CompressionReport:
     data_digest: str
     threads: int
     variants: tuple[VariantOutcome, ...]
+    search: Mapping[str, Any] | None = None
 
     @property
     def baseline(self) -> VariantOutcome:
         """The uncompressed model."""
         return self.variants[0]
+
+    @property
+    def recommended_reason(self) -> str:
+        """Why the recommended variant is recommended, as a sentence; empty when another rule chose it."""
+        found = {o.name: o.evaluation for o in self.variants if o.path and o.evaluation}
+        if self.baseline.name not in found:
+            return ""
+        chosen = recommendation(self.baseline.name, found)
+        return chosen.reason if chosen.name == self.recommended else ""
 
     def variant(self, name: str) -> VariantOutcome:
         """Return the variant called `name`; a KeyError if there is none."""
@@ -66,6 +82,7 @@ class CompressionReport:
             "model": self.model,
             "repository": str(self.repository),
             "recommended": self.recommended,
+            "recommended_reason": self.recommended_reason,
             "baseline": self.baseline.name,
             "data": {
                 "samples": self.samples,
@@ -74,6 +91,7 @@ class CompressionReport:
             },
             "environment": describe_environment(self.threads),
             "variants": [_describe(variant, base) for variant in self.variants],
+            "search": self.search,
         }
 
 
@@ -91,42 +109,15 @@ def describe_environment(threads: int) -> dict[str, Any]:
 
 
 def _describe(variant: VariantOutcome, baseline: Evaluation) -> dict[str, Any]:
-    found = variant.evaluation
     return {
         "name": variant.name,
         "kind": variant.kind,
         "path": None if variant.path is None else str(variant.path),
         "published": variant.verdict.published,
         "reason": variant.verdict.reason,
-        "bytes": found and found.file_bytes,
-        "bytes_ratio": found and found.file_bytes / baseline.file_bytes,
-        "parameters": found and found.parameters,
-        "macs": found and found.macs,
-        "quality": describe_quality(found.quality if found else None, baseline.quality.metric),
-        "latency": {str(point.batch): _describe_point(point) for point in (found.latency if found else ())},
-        "memory": {"pss_bytes": found and found.pss_bytes},
+        **describe_evaluation(variant.evaluation, baseline),
         "passes": list(variant.passes),
         "notes": list(variant.notes),
         "seconds": round(variant.seconds, 3),
-    }
-
-
-def describe_quality(quality: Quality | None, metric: str) -> dict[str, Any]:
-    """Return the quality part of a variant's description; figures that were not taken are None."""
-    figures = quality.figures if quality else dict[str, float]()
-    return {
-        "metric": metric,
-        "value": quality and quality.value,
-        "baseline_value": quality and quality.baseline_value,
-        "delta": quality and quality.delta,
-        **{name: figures.get(name) for name in ("accuracy", "precision", "recall", "f1", "r2", "agreement")},
-        "samples": quality and quality.samples,
-    }
-
-
-def _describe_point(point: LatencyPoint) -> dict[str, float]:
-    return {
-        "p50_ms": point.p50_seconds * 1e3,
-        "p99_ms": point.p99_seconds * 1e3,
-        "ratio": point.speedup,
+        "explanation": variant.explanation and variant.explanation.document(),
     }

@@ -43,6 +43,11 @@ class Processor:
         return bool(_BYTE_DOT_PRODUCTS & set(self.instruction_sets))
 
     @property
+    def preferred_multiple(self) -> int:
+        """The number of channels that kernels like to work on at once: fp32 values in a vector register."""
+        return 16 if "avx512f" in self.instruction_sets else 8
+
+    @property
     def isa(self) -> str:
         """The most telling instruction set in one word."""
         order = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "avx", "i8mm", "asimddp", "asimd")

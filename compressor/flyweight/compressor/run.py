@@ -1,17 +1,19 @@
 """One run: the baseline is measured and published, then each candidate is made, measured and judged."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from flyweight.compressor.caching import Cache, RecipeCache, default_folder
 from flyweight.compressor.candidates import IMPORT, Candidate
 from flyweight.compressor.context import Context
 from flyweight.compressor.division import Division
 from flyweight.compressor.errors import CompressorError, PassError
 from flyweight.compressor.evaluate.bench import Bench, BenchSettings
 from flyweight.compressor.evaluate.evaluation import Evaluation
+from flyweight.compressor.explain.explanation import Explanation, explain
 from flyweight.compressor.foreign import run_foreign
 from flyweight.compressor.gate import Verdict, judge, recommend
 from flyweight.compressor.model import Model
@@ -22,12 +24,15 @@ from flyweight.compressor.passes.memo import Memo
 from flyweight.compressor.publish import Origin, Publisher, check_repository
 from flyweight.compressor.recipe import BASELINE, dump_recipe, kind_of, steps_of
 from flyweight.compressor.records import write_record
+from flyweight.compressor.search.building import digest_of
 from flyweight.compressor.sessions import SessionSettings
 from flyweight.compressor.stopping import Stopped
 from flyweight.protos.variant.digests import sha256_of
 
 # A variant takes as long to measure as the baseline did, and half as long again where the machine is busy.
 _MEASURING_SHARE: Final = 1.5
+# Of the time that is left: several variants are examined, and making others matters more.
+_EXAMINING_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +58,25 @@ class Run:
         self._context = context
         self._division = division
         self._options = options
-        self._memo = Memo()
+        cache = Cache((options.work_folder or default_folder()) / "cache")
+        self._memo = Memo(RecipeCache(cache, source, digest_of(source), context))
         self._outcomes: list[VariantOutcome] = []
+        self._search: Mapping[str, Any] | None = None
 
-    def execute(self, candidates: Sequence[Candidate], place: Place) -> CompressionReport:
+    def execute(
+        self, candidates: Sequence[Candidate], place: Place, search: Mapping[str, Any] | None = None
+    ) -> CompressionReport:
         """Make what is asked for, and return what came of it.
+
+        Args:
+            candidates: in the order in which they are tried.
+            place: to publish to.
+            search: what the search tried that found them, for the report.
 
         Raises:
             Stopped: the user pressed Ctrl-C; it carries the report of what was found until then.
         """
+        self._search = search
         progress, steps = self._options.progress, len(candidates) + 1
         progress("variants", 0, steps)
         baseline, publisher = self._start(place)
@@ -115,6 +130,7 @@ class Run:
             data_digest=publisher.data_sha256,
             threads=self._options.threads,
             variants=tuple(self._outcomes),
+            search=self._search,
         )
         write_record(report)
         return report
@@ -132,6 +148,7 @@ class Run:
             seconds_per_point=self._options.seconds_per_point,
             output=self._options.output,
             agreement=self._options.agreement,
+            evaluation=self._options.evaluation,
         )
         folder = self._context.new_path("bench").parent
         return Bench(baseline, self._division.evaluation, folder, settings, self._options.progress)
@@ -139,34 +156,59 @@ class Run:
     def _variant(self, candidate: Candidate, baseline: Model, publisher: Publisher) -> VariantOutcome:
         """Make, measure, judge and maybe publish one variant."""
         started, recipe = time.monotonic(), candidate.recipe
-        notes, evaluation, folder = tuple[str, ...](), None, None
+        notes, found, folder, explanation = tuple[str, ...](), None, None, None
         try:
             self._check_worth(candidate)
             result = self._apply(recipe, baseline)
-            notes = result.notes
-            path = result.model.onnx_path()
-            evaluation = publisher.bench.measure(path)
-            verdict = self._judge(candidate.name, evaluation)
+            notes, made = result.notes, self._runnable(result.model)
+            found = publisher.bench.measure(*made)
+            verdict = self._judge(candidate.name, found)
             if verdict.published:
+                found = self._examine(publisher.bench, made[0], found)
+                verdict = self._judge(candidate.name, found)
+            if verdict.published:
+                explanation = self._explain(publisher.bench, baseline.onnx_path(), made[0], found)
                 origin = Origin(
                     kind_of(recipe),
                     dump_recipe(candidate.name, recipe),
                     BASELINE,
                     sha256_of(baseline.onnx_path()),
                 )
-                folder = publisher.publish(candidate.name, path, evaluation, origin)
+                folder = publisher.publish(candidate.name, made[0], found, origin, made[1])
         except CompressorError as error:
             verdict = Verdict(published=False, reason=str(error))
         return VariantOutcome(
             candidate.name,
             kind_of(recipe),
             verdict if folder is not None else _with_what_was_left(verdict, candidate.name, publisher),
-            evaluation,
+            found,
             folder,
             tuple(step.name for step in steps_of(recipe)),
             notes,
             time.monotonic() - started,
+            explanation,
         )
+
+    def _runnable(self, model: Model) -> tuple[Path, Path | None]:
+        """Return the graph that runs, and the coded file that stands for it if there is one."""
+        if model.form is not Form.CODED:
+            return model.onnx_path(), None
+        from flyweight.compressor.passes.share.encode import decoded
+
+        return decoded(model.onnx_path(), self._context.new_path("decoded")), model.onnx_path()
+
+    def _examine(self, bench: Bench, path: Path, found: Evaluation) -> Evaluation:
+        """Look closer at what is to be published, for a small part of the time that is left."""
+        return bench.examine(path, found, max(0.0, _EXAMINING_SHARE * self._context.remaining_seconds()))
+
+    def _explain(self, bench: Bench, baseline: Path, path: Path, found: Evaluation) -> Explanation | None:
+        first = self._outcomes[0].evaluation
+        if not self._options.explain or first is None or self._context.remaining_seconds() <= 0:
+            return None
+        self._context.progress("explaining", 0, 1)
+        explanation = explain(bench, (baseline, first), (path, found))
+        self._context.progress("explaining", 1, 1)
+        return explanation
 
     def _check_worth(self, candidate: Candidate) -> None:
         """Refuse to begin what is not worth it after what was found, or cannot be done in time."""

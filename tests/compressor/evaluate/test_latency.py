@@ -4,7 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from flyweight.compressor.evaluate.latency import LatencyPoint, median_interval, time_alone, time_in_turns
+from flyweight.compressor.evaluate.latency import (
+    LatencyPoint,
+    median_interval,
+    time_alone,
+    time_in_turns,
+    time_surely,
+)
 
 
 class Clock:
@@ -103,3 +109,17 @@ def test_times_and_speedup_never_contradict_each_other() -> None:
     point = disturbed.at_pace_of(alone)
     assert point.baseline_p50_seconds / point.p50_seconds == pytest.approx(point.speedup)
     assert point.p99_seconds / point.p50_seconds == pytest.approx(1.5)
+
+
+def test_what_came_out_wide_is_timed_again_for_longer() -> None:
+    """The first turns are disturbed at random, the later ones are not."""
+    clock = Clock()
+
+    def disturbed(run: int) -> float:
+        return 0.03 * (1 + run % 5) if run < 20 else 0.03
+
+    point = time_surely(1, clock.work("b", lambda _: 0.06), clock.work("v", disturbed), 0.4, clock=clock)
+    assert (point.speedup, point.interval_width) == (pytest.approx(2), pytest.approx(1))
+    calm = Clock()
+    time_surely(1, calm.work("b", lambda _: 0.06), calm.work("v", lambda _: 0.03), 0.4, clock=calm)
+    assert len(calm.order) < len(clock.order) / 2

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
-from flyweight.compressor.errors import PassError, RecipeError
+from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.passes.narrow.width import NarrowWidth, initialise
 from flyweight.compressor.passes.prune.structured import (
     ChannelImportance,
@@ -57,13 +57,14 @@ def test_taylor_importance_uses_labels(residual: nn.Module, images: DataSet, con
     assert all(parameter.grad is None for parameter in residual.parameters())
 
 
-def test_taylor_importance_without_labels_says_what_to_do(
+def test_taylor_importance_needs_no_labels(
     residual: nn.Module, images: DataSet, make_context: Callable[..., Context]
 ) -> None:
-    with pytest.raises(PassError, match="use importance 'magnitude'"):
-        StructuredPrune(0.5, ChannelImportance.TAYLOR)(
-            model_of(residual, images), make_context(training=None)
-        )
+    unlabelled = DataSet(images.inputs)
+    result = StructuredPrune(0.5, ChannelImportance.TAYLOR)(
+        model_of(residual, unlabelled), make_context(training=None, calibration=unlabelled)
+    )
+    assert result.changed
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0])

@@ -11,6 +11,7 @@ import click
 from flyweight.compressor.cli.durations import Duration
 from flyweight.compressor.cli.grouping import GroupedCommand, options_under
 from flyweight.compressor.errors import RecipeError
+from flyweight.compressor.options import TRIALS
 from flyweight.compressor.records import record_folder
 from flyweight.compressor.stopping import Stopped, orderly_termination, undisturbed
 
@@ -30,6 +31,8 @@ _REPORT: Final = "report.html"
 _EPILOG = """\b
 Examples:
   flyweight compress model.onnx --data samples.npz --out repository --name mynet
+  flyweight compress model.onnx --data samples.npz --out repository --name mynet \\
+      --budget "latency<=50%, size<=25%, accuracy>=-0.5pt"
   flyweight compress --module package.module:factory --weights w.safetensors \\
       --train train.npz --data eval.npz --out repository --name mynet
 
@@ -55,12 +58,32 @@ _tell = options_under("What to tell")
 @_what("--out", "repository", type=_PATH, required=True, help="The repository to publish to.")
 @_what("--name", required=True, help="What clients will call the model.")
 @_how("--recipe", "recipes", type=_PATH, multiple=True, help="A YAML recipe instead of the default ones.")
+@_how(
+    "--budget",
+    metavar="BOUNDS",
+    help='Search recipes that reach this, such as "latency<=50%, size<=25%, accuracy>=-0.5pt".',
+)
+@_how("--trials", type=click.IntRange(1), default=TRIALS, show_default=True, help="Of the search, at most.")
+@_how("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that search here.")
+@_how(
+    "--study", metavar="URL", help="Of a database that searches on several machines share: postgresql://..."
+)
+@_how(
+    "--work-dir",
+    "work_folder",
+    type=_PATH,
+    help="Where results are kept between runs.  [default: ~/.cache/flyweight]",
+)
 @_how("--time-limit", type=Duration(), default="10m", show_default=True, help="Like 90s, 10m, 2h.")
 @_how(
     "--calibration-samples", type=click.IntRange(1), default=512, show_default=True, help="At most so many."
 )
 @_how("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
-@_limit("--max-loss", type=float, help="Largest loss of quality.  [default: 0.01; agreement: 0.02]")
+@_limit(
+    "--max-drop",
+    type=float,
+    help="Largest drop of quality, relative to the model's.  [default: 0.01; agreement: 0.02]",
+)
 @_limit("--max-slowdown", type=float, default=1.1, show_default=True, help="Largest latency ratio.")
 @_limit("--max-bytes-ratio", type=float, default=1.0, show_default=True, help="Largest file size ratio.")
 @_limit("--min-gain", type=float, default=0.05, show_default=True, help="Least gain on one axis.")
@@ -71,6 +94,14 @@ _tell = options_under("What to tell")
     default=1.0,
     show_default=True,
     help="Of timing, for each batch size of each variant.",
+)
+@_measure(
+    "--examine",
+    type=click.Choice(["no", "briefly", "thoroughly"]),
+    default="briefly",
+    show_default=True,
+    help="Disturbed inputs, trigger patches, long runs, explanations of what is published: not, for up to "
+    "20 seconds each, or for minutes and with more batches and threads.",
 )
 @_measure("--output", help="The output that labels are compared with.  [default: the first that fits]")
 @_measure(
@@ -99,6 +130,8 @@ def compress(**given: Any) -> None:  # click passes twenty options by name
         raise click.UsageError("Give either MODEL.onnx or --module, and only one of them.")
     if given["weights"] is not None and given["module"] is None:
         raise click.UsageError("--weights belongs to --module; an ONNX file holds its own.")
+    if given["budget"] is not None and given["recipes"]:
+        raise click.UsageError("Give either --budget or --recipe: the search finds the recipes itself.")
     if given["html"] is not None:
         _require_writable(given["html"].absolute())
     stopped = False
@@ -107,6 +140,11 @@ def compress(**given: Any) -> None:  # click passes twenty options by name
             report = _run(given, bars)
         except Stopped as stop:
             report, stopped = stop.report, True
+        except KeyboardInterrupt as stop:
+            # A search that was stopped says that its trials are kept.
+            if stop.args:
+                click.echo(str(stop), err=True)
+            raise click.exceptions.Exit(_INTERRUPTED) from None
     if given["as_json"]:
         click.echo(json.dumps(report.document(), indent=2, allow_nan=False))
     else:
@@ -140,7 +178,7 @@ def _run(given: dict[str, Any], progress: Any) -> "CompressionReport":  # see co
         data = load_data(given["data"])
         return run(
             _model(given, data),
-            _recipes(given["recipes"]),
+            given["budget"] or _recipes(given["recipes"]),
             data=data,
             repository=given["repository"],
             name=given["name"],
@@ -150,6 +188,7 @@ def _run(given: dict[str, Any], progress: Any) -> "CompressionReport":  # see co
 
 def _options(given: dict[str, Any], progress: Any) -> "Options":  # see compress
     from flyweight.compressor.data import load_data
+    from flyweight.compressor.evaluate.settings import EvaluationSettings
     from flyweight.compressor.options import Options
 
     return Options(
@@ -162,6 +201,16 @@ def _options(given: dict[str, Any], progress: Any) -> "Options":  # see compress
         output=given["output"],
         agreement=given["agreement"],
         progress=progress,
+        evaluation={
+            "no": EvaluationSettings.quick,
+            "briefly": EvaluationSettings,
+            "thoroughly": EvaluationSettings.thorough,
+        }[given["examine"]](),
+        explain=given["examine"] != "no",
+        trials=given["trials"],
+        workers=given["workers"],
+        study=given["study"],
+        work_folder=given["work_folder"],
         time_limit_seconds=given["time_limit"],
     )
 
@@ -169,7 +218,7 @@ def _options(given: dict[str, Any], progress: Any) -> "Options":  # see compress
 def _limits(given: dict[str, Any]) -> "Limits":
     from flyweight.compressor.gate import Limits
 
-    return Limits(given["max_loss"], given["max_slowdown"], given["max_bytes_ratio"], given["min_gain"])
+    return Limits(given["max_drop"], given["max_slowdown"], given["max_bytes_ratio"], given["min_gain"])
 
 
 def _model(given: dict[str, Any], data: "DataSet") -> "Model | Path":

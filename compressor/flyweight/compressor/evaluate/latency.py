@@ -16,6 +16,9 @@ Clock = Callable[[], float]
 _TURN_SECONDS: Final = 0.02
 _FEWEST_TURNS: Final = 6
 _WARM_UP_RUNS: Final = 3
+# An interval whose ends are further apart than this says little.
+NARROW: Final = 1.25
+_PATIENCE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class LatencyPoint:
         speedup_low: lower end of a 95 % confidence interval of it.
         speedup_high: upper end.
         runs: of the variant that were timed.
+        threads: inside an operator.
     """
 
     batch: int
@@ -41,6 +45,12 @@ class LatencyPoint:
     speedup_low: float
     speedup_high: float
     runs: int
+    threads: int = 1
+
+    @property
+    def interval_width(self) -> float:
+        """Upper over lower end of the speedup's interval: 1 is certainty."""
+        return self.speedup_high / self.speedup_low if self.speedup_low > 0 else math.inf
 
     def at_pace_of(self, baseline: "LatencyPoint") -> "LatencyPoint":
         """Return the point as if the machine had been as fast as when `baseline` was timed.
@@ -85,6 +95,17 @@ def time_in_turns(
         speedup_high=ratios[high],
         runs=len(all_ours),
     )
+
+
+def time_surely(
+    batch: int, baseline: Run, variant: Run, budget_seconds: float, clock: Clock = time.perf_counter
+) -> LatencyPoint:
+    """Time both in turns, and once more for three times as long where the interval came out wide."""
+    point = time_in_turns(batch, baseline, variant, budget_seconds, clock)
+    if point.interval_width <= NARROW:
+        return point
+    again = time_in_turns(batch, baseline, variant, _PATIENCE * budget_seconds, clock)
+    return min(point, again, key=lambda one: one.interval_width)
 
 
 def time_alone(batch: int, run: Run, budget_seconds: float, clock: Clock = time.perf_counter) -> LatencyPoint:

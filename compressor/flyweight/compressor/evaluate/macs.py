@@ -1,7 +1,7 @@
 """Counting multiply-accumulate operations from the shapes in a graph."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import onnx
@@ -10,33 +10,55 @@ from onnx import shape_inference
 from flyweight.compressor.errors import CompressorError, ModelError
 from flyweight.compressor.feeding import Layout
 from flyweight.compressor.foreign import run_foreign
+from flyweight.compressor.onnx_model import all_graphs
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 
 def count_macs(model: onnx.ModelProto, layout: Layout) -> int | None:
-    """Return the multiply-accumulate operations for one sample; None where the shapes do not tell.
+    """Return the multiply-accumulate operations for one sample; None where the graph does not tell."""
+    return explain_macs(model, layout)[0]
 
-    Counts convolutions and matrix products of the main graph, in fp32 or int8; additions, activations and
-    bodies of loops do not count.
+
+def explain_macs(model: onnx.ModelProto, layout: Layout) -> tuple[int | None, str]:
+    """Return the multiply-accumulate operations for one sample, or None and why they are not known.
+
+    Counts convolutions, matrix products and recurrent cells of the main graph, in fp32 or int8; additions and
+    activations do not count.
 
     Args:
         model: the graph; its weights need not be loaded.
         layout: which inputs have a batch axis, and how many rows a run takes.
     """
     rows = layout.rows or 1
+    for node in _nodes_of_bodies(model.graph):
+        if node.op_type in _COUNTERS:
+            return (
+                None,
+                f"It multiplies ({node.op_type}) inside an If or a Loop, as often as the data decide.",
+            )
     shapes = _shapes(model, layout, rows)
     total = 0
     for node in model.graph.node:
+        if node.op_type in _UNCOUNTED:
+            return None, f"It has a {node.op_type}, whose multiplications are not counted."
         count = _COUNTERS.get(node.op_type)
         if count is None:
             continue
         try:
             total += count(node, shapes)
-        except (KeyError, IndexError):
-            return None
-    return total // rows
+        except (KeyError, IndexError, ValueError):
+            return None, f"The shapes around {node.op_type} {node.name or node.output[0]!r} are not known."
+    return total // rows, ""
+
+
+def _nodes_of_bodies(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of all subgraphs."""
+    bodies = all_graphs(graph)
+    next(bodies)
+    for body in bodies:
+        yield from body.node
 
 
 def _shapes(model: onnx.ModelProto, layout: Layout, rows: int) -> Shapes:
@@ -86,6 +108,12 @@ def _gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
     return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else 1]
 
 
+def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Steps times rows times the weights of the input (W) and of the state (R), in all directions."""
+    steps, rows, _ = shapes[node.input[0]]
+    return steps * rows * (math.prod(shapes[node.input[1]]) + math.prod(shapes[node.input[2]]))
+
+
 def _weight_place(node: onnx.NodeProto) -> int:
     return 3 if node.op_type == "QLinearConv" else 1
 
@@ -99,4 +127,9 @@ _COUNTERS: Final[Mapping[str, Callable[[onnx.NodeProto, Shapes], int]]] = {
     "MatMul": _product,
     "MatMulInteger": _product,
     "QLinearMatMul": _product,
+    "RNN": _recurrent,
+    "GRU": _recurrent,
+    "LSTM": _recurrent,
 }
+# Operators that multiply in ways their name and shapes do not tell.
+_UNCOUNTED: Final = frozenset({"Einsum", "Attention", "MultiHeadAttention", "DeformConv"})

@@ -51,6 +51,14 @@ def _held() -> dict[str, int]:
     return read_rollup(_ROLLUP.read_text(encoding="ascii"))
 
 
+def private_bytes() -> int:
+    """Return the private bytes of this process; 0 where the kernel does not tell."""
+    try:
+        return read_rollup(_ROLLUP.read_text(encoding="ascii"))["uss"]
+    except OSError:
+        return 0
+
+
 def _for_session(array: Array) -> Array:
     return array.astype(object) if array.dtype.kind in "US" else array
 

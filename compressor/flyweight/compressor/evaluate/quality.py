@@ -8,21 +8,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.compressor.errors import DataError
+from flyweight.compressor.evaluate.churn import Churn
+from flyweight.compressor.evaluate.intervals import Interval
 from flyweight.compressor.evaluate.labels import Task
+from flyweight.compressor.evaluate.mcnemar import McNemar
+from flyweight.compressor.evaluate.per_class import ClassFigures
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How well a model does its task; every figure is better when larger, 1 is perfect.
+    """How well a model does its task; `value` is better when larger, and 1 is perfect.
+
+    What follows `figures` is None or empty where it cannot be told: intervals and tests need one predicted
+    class a sample, since the tokens of one sentence are not independent; McNemar's test and calibration need
+    labels.
 
     Attributes:
         metric: the figure that decides: accuracy, r2 or agreement.
         value: that figure.
         baseline_value: the same for the baseline.
         samples: it was computed on.
-        figures: all figures by name, `agreement` among them.
+        figures: all figures by name, `agreement` among them; they go into the manifest.
+        interval: 95 % interval of `value`.
+        baseline_interval: the same for the baseline.
+        difference: 95 % interval of what was gained against the baseline on the same samples.
+        mcnemar: whether the difference is more than chance.
+        churn: predictions that changed, and that changed from right to wrong or back.
+        ece: expected calibration error, 0 is perfect.
+        baseline_ece: the same for the baseline.
+        ece_of: what it was computed from: "logits" (through softmax) or "probabilities".
+        per_class: precision, recall and F1 of every class.
     """
 
     metric: str
@@ -30,6 +47,15 @@ class Quality:
     baseline_value: float
     samples: int
     figures: Mapping[str, float] = field(default_factory=dict)
+    interval: Interval | None = None
+    baseline_interval: Interval | None = None
+    difference: Interval | None = None
+    mcnemar: McNemar | None = None
+    churn: Churn | None = None
+    ece: float | None = None
+    baseline_ece: float | None = None
+    ece_of: str = ""
+    per_class: tuple[ClassFigures, ...] = ()
 
     @property
     def delta(self) -> float:

@@ -1,30 +1,27 @@
-"""Cutting channels out of a torch module so that its layers are really smaller, coupled layers together.
-
-Which layers must be cut together (through residual sums, concatenations, depthwise filters, normalisation) is
-found by Torch-Pruning's dependency graph (Fang et al. 2023, "DepGraph: Towards Any Structural Pruning").
-"""
+"""Cutting channels out of a torch module so that its layers are really smaller, coupled layers together."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
 
 from flyweight.compressor.errors import PassError
 from flyweight.compressor.foreign import quiet, run_foreign
-from flyweight.compressor.torch_model import outputs_of
+from flyweight.compressor.passes.prune.coupling import (
+    LAYERS,
+    PRUNING,
+    Coupled,
+    Couplings,
+    Importance,
+    width_of,
+)
+from flyweight.compressor.passes.prune.flattening import free_flattening
+from flyweight.compressor.passes.prune.soundness import unsound
 
-_PRUNING: Any = torch_pruning
-"""The library's annotations are incomplete, and some are wrong."""
-
-Importance = Callable[[object], Tensor]
-"""A group of coupled layers -> a score for each channel, shape (channels,); the highest are kept."""
-
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
-"""What a cut starts from; normalisation, depthwise filters and readers of the channels follow."""
+Plan = Mapping[str, int]
+"""The root layer of coupled channels -> how many of its channels stay; who is not in it stays whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +41,29 @@ class CutSettings:
 
 @dataclass(frozen=True, slots=True)
 class CutModule:
-    """A narrower copy of a module, and how many channels each cut layer had and has, by the layer's name."""
+    """A narrower copy of a module, and how many channels each cut layer had and has, by the layer's name.
+
+    `refused` holds the layers that could not be cut, each with the reason.
+    """
 
     module: nn.Module
     channels: Mapping[str, tuple[int, int]]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A copy of a module that can be cut, with what can be cut in it.
+
+    Attributes:
+        couplings: of the copy; trials and the cut happen in it.
+        groups: the coupled channels whose cut means what it should.
+        refused: why the others' does not, by root layer.
+    """
+
+    couplings: Couplings
+    groups: tuple[Coupled, ...]
+    refused: Mapping[str, str]
 
 
 def kept_channels(channels: int, settings: CutSettings) -> int:
@@ -62,140 +78,140 @@ def kept_channels(channels: int, settings: CutSettings) -> int:
     return min(max(wanted, step), channels)
 
 
+def prepare(module: nn.Module, example: Sequence[Tensor]) -> Prepared:
+    """Copy a module, trace it, and find what can be cut in it.
+
+    Args:
+        module: in evaluation mode; it may carry gradients, which the copy keeps for importances to use.
+        example: one batch of each input of forward(), in order.
+
+    Raises:
+        PassError: the module has no layers to cut, cannot be traced, or no layer of it can be cut.
+    """
+    if not any(isinstance(layer, LAYERS) for layer in module.modules()):
+        raise PassError("The module has no convolution or linear layer whose channels could be cut.")
+    narrow = _copy_with_gradients(module)
+
+    def traced() -> Couplings:
+        free_flattening(narrow, example)
+        return Couplings(narrow, example)
+
+    with quiet():
+        couplings = run_foreign(
+            traced, lambda reason: PassError(f"The module could not be traced for pruning ({reason}).")
+        )
+        # Layers too narrow to lose channels are no fault of the module's; nobody needs to hear of them.
+        wide = [group for group in couplings.groups if group.width // group.blocks > 2]
+        faults = {group.root: unsound(couplings, group) for group in wide}
+    sound = tuple(group for group in wide if faults[group.root] is None)
+    refused = {root: fault for root, fault in faults.items() if fault is not None}
+    if refused and not sound:
+        raise next(iter(refused.values()))
+    return Prepared(couplings, sound, {root: str(fault) for root, fault in refused.items()})
+
+
+def apply_plan(prepared: Prepared, plan: Plan, importance: Importance) -> CutModule:
+    """Cut the least important channels of a prepared module, in place; its outputs keep their shapes.
+
+    Raises:
+        PassError: what is left does not run, or its outputs have other shapes.
+    """
+    couplings = prepared.couplings
+    before = _widths(couplings.module)
+    with quiet():
+        expected = [output.shape for output in couplings.answers()]
+        cut(prepared, plan, importance)
+        found = run_foreign(couplings.answers, _broken)
+    if [output.shape for output in found] != expected:
+        raise _broken("the outputs have other shapes")
+    for parameter in couplings.module.parameters():
+        parameter.grad = None
+    after = _widths(couplings.module)
+    changed = {name: (before[name], width) for name, width in after.items() if width != before[name]}
+    return CutModule(couplings.module, changed, prepared.refused)
+
+
+def cut(prepared: Prepared, plan: Plan, importance: Importance) -> None:
+    """Cut by a plan without checking the outcome, in place; for trials."""
+    # All are ranked first: a cut of one group changes the weights by which the next is ranked.
+    ranked = [
+        (group, least_important(prepared.couplings, group, plan[group.root], importance))
+        for group in prepared.groups
+        if plan.get(group.root, group.width) < group.width
+    ]
+    for group, channels in ranked:
+        prepared.couplings.cut(group, channels)
+
+
+def least_important(couplings: Couplings, group: Coupled, kept: int, importance: Importance) -> list[int]:
+    """Return the choices among a group's channels that go, so that `kept` of its root's stay."""
+    gone = (group.width - kept) // group.blocks
+    return torch.argsort(couplings.scores(group, importance), stable=True)[:gone].tolist()
+
+
 def cut_channels(
     module: nn.Module, example: Sequence[Tensor], settings: CutSettings, importance: Importance
 ) -> CutModule:
     """Return a copy of `module` without the least important channels; its outputs keep their shapes.
 
-    Where a cut of all layers breaks the module (attention writes its number of heads into reshapes), layers
-    are tried one by one, and those that break it are left whole.
+    Layers whose cut breaks the module (attention writes its number of heads into reshapes) are left whole.
 
     Args:
         module: in evaluation mode; it may carry gradients, which importances may use.
         example: one batch of each input of forward(), in order.
-        settings: how much stays.
+        settings: how much of every layer stays.
         importance: decides which channels go.
 
     Raises:
         PassError: the module cannot be traced, or no layer of it can be cut.
     """
-    layers = [name for name, layer in module.named_modules() if isinstance(layer, LAYERS)]
-
-    if not layers:
-        raise PassError("The module has no convolution or linear layer whose channels could be cut.")
-
-    def cut(names: Sequence[str]) -> CutModule:
-        return _cut(module, example, _ratios(module, settings, names), importance)
-
-    def can_be_cut(name: str) -> bool:
-        try:
-            return bool(cut([name]).channels)
-        except PassError:
-            return False
-
-    try:
-        return cut(layers)
-    except PassError:
-        possible = [name for name in layers if can_be_cut(name)]
-        if not possible:
-            raise
-        return cut(possible)
+    prepared = prepare(module, example)
+    return apply_plan(prepared, uniform_plan(prepared.groups, settings), importance)
 
 
-def _cut(
-    module: nn.Module, example: Sequence[Tensor], ratios: Mapping[str, float], importance: Importance
-) -> CutModule:
-    expected = _shapes(module, example)
-    narrow = _copy_with_gradients(module)
-    with quiet():
-        channels = run_foreign(
-            lambda: _cut_in_place(narrow, example, ratios, importance),
-            lambda reason: PassError(f"The module's channels cannot be traced for pruning ({reason})."),
-        )
-        found = run_foreign(
-            lambda: _shapes(narrow, example),
-            lambda reason: PassError(
-                f"The module does not work any more after its channels were cut ({reason}); its forward() "
-                "probably has a number of channels written into it."
-            ),
-        )
-    if found != expected:
-        raise PassError(
-            f"Cutting channels changed the outputs from shape {expected} to {found}; "
-            "the module cannot be pruned."
-        )
-    for parameter in narrow.parameters():
-        parameter.grad = None
-    return CutModule(narrow, channels)
+def uniform_plan(groups: Sequence[Coupled], settings: CutSettings) -> dict[str, int]:
+    """Return the plan that keeps the same fraction of all coupled channels."""
+    return {group.root: kept_of(group, settings) for group in groups}
+
+
+def kept_of(group: Coupled, settings: CutSettings) -> int:
+    """Return how many of a group's channels stay; each block of a grouped convolution keeps as many."""
+    if group.blocks == 1:
+        return kept_channels(group.width, settings)
+    whole = kept_channels(group.width, settings)
+    return whole if whole % group.blocks == 0 else group.width
 
 
 def by_magnitude() -> Importance:
-    """Score a channel by the L2 norm of its weights in all coupled layers (Fang et al. 2023, section 3.3)."""
-    scorer: Importance = _PRUNING.importance.GroupMagnitudeImportance(p=2)
+    """Score a channel by the L2 norm of its weights in all coupled layers (Fang et al. 2023, section 3.3).
+
+    Divided by the layer's mean, so that scores of different layers can be compared.
+    """
+    scorer: Importance = PRUNING.importance.GroupMagnitudeImportance(p=2)
     return scorer
 
 
-def by_gradient() -> Importance:
+def by_gradient(*, comparable: bool = False) -> Importance:
     """Score a channel by |weight x gradient|, the loss's change to first order (Molchanov et al. 2019).
 
-    The module must carry gradients.
+    The module must carry gradients. Scores are divided by the layer's mean, or, if they must be `comparable`
+    between layers, are the loss's change itself.
     """
-    scorer: Importance = _PRUNING.importance.GroupTaylorImportance()
+    settings = {"normalizer": None, "group_reduction": "sum"} if comparable else {}
+    scorer: Importance = PRUNING.importance.GroupTaylorImportance(**settings)
     return scorer
-
-
-def _cut_in_place(
-    module: nn.Module, example: Sequence[Tensor], ratios: Mapping[str, float], importance: Importance
-) -> dict[str, tuple[int, int]]:
-    before, layers = _widths(module), dict(module.named_modules())
-    pruner = _PRUNING.BasePruner(
-        module,
-        tuple(example),
-        importance=importance,
-        pruning_ratio=0.0,
-        pruning_ratio_dict={layers[name]: ratio for name, ratio in ratios.items()},
-        ignored_layers=output_layers(module, example),
-        root_module_types=list(LAYERS),
-        # The defaults are dictionaries shared between all pruners of the process.
-        in_channel_groups={},
-        out_channel_groups={},
-        num_heads={},
-    )
-    pruner.step()
-    after = _widths(module)
-    return {name: (before[name], width) for name, width in after.items() if width != before[name]}
-
-
-def _ratios(module: nn.Module, settings: CutSettings, names: Sequence[str]) -> dict[str, float]:
-    """Return the fraction of channels to remove, for each of the named layers that loses any."""
-    ratios: dict[str, float] = {}
-    for name, width in _widths(module).items():
-        kept = kept_channels(width, settings)
-        if name in names and kept < width:
-            # The library keeps int(width * (1 - ratio)); half a channel more makes that exact.
-            ratios[name] = 1.0 - (kept + 0.5) / width
-    return ratios
 
 
 def output_layers(module: nn.Module, example: Sequence[Tensor]) -> list[nn.Module]:
     """Return the layers whose channels are the module's outputs, which must keep their number."""
-    graph = _PRUNING.DependencyGraph().build_dependency(module, example_inputs=tuple(example))
-    return [layer for layer in graph.module2node if isinstance(layer, LAYERS) and _reaches_end(graph, layer)]
+    return list(Couplings(module, example).fixed)
 
 
-def _reaches_end(graph: Any, layer: nn.Module) -> bool:
-    """Return whether a layer's channels arrive at the end of the graph without another layer mixing them."""
-    waiting, seen = [graph.module2node[layer]], set()
-    while waiting:
-        node = waiting.pop()
-        if not node.outputs:
-            return True
-        for reader in node.outputs:
-            mixes = isinstance(reader.module, LAYERS) and getattr(reader.module, "groups", 1) == 1
-            if id(reader) not in seen and not mixes:
-                seen.add(id(reader))
-                waiting.append(reader)
-    return False
+def _broken(reason: str) -> PassError:
+    return PassError(
+        f"The module does not work any more after its channels were cut ({reason}); its forward() "
+        "probably has a number of channels written into it."
+    )
 
 
 def _copy_with_gradients(module: nn.Module) -> nn.Module:
@@ -208,16 +224,5 @@ def _copy_with_gradients(module: nn.Module) -> nn.Module:
     return narrow
 
 
-def _shapes(module: nn.Module, example: Sequence[Tensor]) -> list[tuple[int, ...]]:
-    with torch.no_grad():
-        return [tuple(output.shape) for output in outputs_of(module(*example))]
-
-
 def _widths(module: nn.Module) -> dict[str, int]:
-    return {name: _width(layer) for name, layer in module.named_modules() if isinstance(layer, LAYERS)}
-
-
-def _width(layer: nn.Module) -> int:
-    width = getattr(layer, "out_channels", None) or layer.out_features
-    assert isinstance(width, int), "convolutions and linear layers know their width"
-    return width
+    return {name: width_of(layer) for name, layer in module.named_modules() if isinstance(layer, LAYERS)}

@@ -1,0 +1,16 @@
+"""Among whom the least important channels or weights are chosen."""
+
+from enum import Enum
+
+
+class Scope(Enum):
+    """Among whom the least important are chosen."""
+
+    LAYER = "layer"
+    """Each layer loses the same fraction."""
+
+    GLOBAL = "global"
+    """One ranking across layers: a layer loses as much as it holds of what is least important."""
+
+    SENSITIVITY = "sensitivity"
+    """Each layer loses as much as the measured harm to the answers allows."""

@@ -1,0 +1,1 @@
+"""Checks that a variant is no more dangerous than the model it was made from."""
