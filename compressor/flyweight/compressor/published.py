@@ -60,7 +60,14 @@ def describe_published(repository: Path, name: str) -> dict[str, Any]:
         },
         "environment": _environment(base),
         "variants": _with_record(variants, record, base.lineage.data_sha256),
+        "search": record.get("search") if _speaks_of(record, base.lineage.data_sha256) else None,
     }
+
+
+def _speaks_of(record: Mapping[str, Any], data: str) -> bool:
+    """Tell whether a record is of a run on these data; of others it has other figures."""
+    described = record.get("data")
+    return isinstance(described, dict) and described.get("digest") == data
 
 
 def _with_record(
@@ -70,8 +77,7 @@ def _with_record(
 
     A record of a run on other data speaks of other figures, and adds nothing.
     """
-    described = record.get("data")
-    if not isinstance(described, dict) or described.get("digest") != data:
+    if not _speaks_of(record, data):
         return variants
     recorded = {entry["name"]: entry for entry in _entries(record)}
     told = [_joined(variant, recorded.get(variant["name"])) for variant in variants]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from flyweight.compressor.report import wording
 from flyweight.compressor.report.closer import closer_looks
 from flyweight.compressor.report.document import ReportError, read_document
 from flyweight.compressor.report.page import page_of
@@ -20,7 +21,8 @@ EXPLANATION: dict[str, Any] = {
                      "picture": "data:image/png;base64,iVBORw0KGgo="}],
     },
     "saliency": {"correlation": 0.93, "lowest": 0.8, "samples": 8},
-    "audit": [{"finding": "2 layers compute in fp32.", "nodes": ["conv9"], "share": 0.31, "remedy": "Calibrate."}],
+    "audit": [{"finding": "2 layers compute in fp32.",
+               "nodes": ["conv9"], "share": 0.31, "remedy": "Calibrate."}],
     "notes": [],
 }  # fmt: skip
 
@@ -64,7 +66,7 @@ def test_what_was_not_taken_is_left_out(report_document) -> None:
 def test_one_class_lost_two_points(report_document) -> None:
     [look] = closer_looks(read_document(with_details(report_document)))
     classes = look.tables[0]
-    assert classes.rows == (("6", "50", "90.0 %", "−2.00 pt", "88.0 %", "–"),)
+    assert classes.rows == (("6", "50", "90.0 %", "\N{MINUS SIGN}2.00 pt", "88.0 %", wording.MISSING),)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +79,23 @@ def test_a_picture_that_is_none_is_refused(picture: str, report_document) -> Non
     document["variants"][1]["explanation"] = {**EXPLANATION, "flips": flips}
     with pytest.raises(ReportError, match="picture"):
         read_document(document)
+
+
+def test_what_a_search_tried_is_told_with_why_it_was_not_taken(report_document) -> None:
+    report_document["search"] = {
+        "budget": "size<=25%",
+        "sentence": "1 of 2 recipes meet the budget.",
+        "trials": [
+            {"number": 0, "kind": "static int8", "latency_share": 0.4, "size_share": 0.3,
+             "quality_lost": 0.01, "missed": "size is 30.0% of the baseline's where 25.0% is asked"},
+            {"number": 1, "kind": "pruned", "error": "The module cannot be cut."},
+        ],
+    }  # fmt: skip
+    page = page_of(read_document(report_document))
+    for words in (
+        "What the search tried for size&lt;=25%",
+        "40.0 %",
+        "where 25.0% is asked",
+        "cannot be cut",
+    ):
+        assert words in page, words

@@ -53,6 +53,27 @@ def closer_looks(document: Document) -> tuple[Closer, ...]:
     return tuple(look for look in looks if look.facts or look.audit or look.tables or look.samples)
 
 
+def searched(document: Document) -> Table | None:
+    """Return what a search tried, in order; None where nothing was searched."""
+    if document.search is None:
+        return None
+    return Table(
+        document.search.sentence,
+        ("trial", "recipe", "latency", "size", "quality lost", "why not"),
+        tuple(
+            (
+                str(trial.number),
+                trial.kind,
+                wording.share_text(trial.latency_share),
+                wording.share_text(trial.size_share),
+                wording.share_text(trial.quality_lost),
+                trial.error or trial.missed or "",
+            )
+            for trial in document.search.trials
+        ),
+    )
+
+
 def _closer(variant: Variant) -> Closer:
     explanation = variant.explanation or Explanation()
     tables = (

@@ -260,6 +260,26 @@ class Environment(_Part):
     flyweight: str | None = None
 
 
+class SearchTrial(_Part):
+    """One recipe that a search tried; latency and size are shares of the baseline's."""
+
+    number: int
+    kind: str = ""
+    latency_share: float | None = None
+    size_share: float | None = None
+    quality_lost: float | None = None
+    missed: str | None = None
+    error: str | None = None
+
+
+class Search(_Part):
+    """What a search for a budget tried."""
+
+    budget: str = ""
+    sentence: str = ""
+    trials: tuple[SearchTrial, ...] = ()
+
+
 class Document(_Part):
     """A whole compression: what went in, where, and every variant, published or not."""
 
@@ -272,6 +292,7 @@ class Document(_Part):
     environment: Environment = Environment()
     variants: tuple[Variant, ...] = Field(min_length=1)
     serving: Serving | None = None
+    search: Search | None = None
 
     def variant(self, name: str | None) -> Variant | None:
         """Return the variant of that name, if there is one."""

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from flyweight.compressor.report import palette, wording
 from flyweight.compressor.report.as_served import draw_served, draw_timeline
-from flyweight.compressor.report.closer import Closer, closer_looks
+from flyweight.compressor.report.closer import Closer, Table, closer_looks, searched
 from flyweight.compressor.report.document import Document, ReportError, read_document
 from flyweight.compressor.report.drawing import Picture
 from flyweight.compressor.report.measured import draw_footprint, draw_latency
@@ -81,6 +81,7 @@ class Content:
     rows: tuple[Row, ...]
     served_rows: tuple[Row, ...]
     closer: tuple[Closer, ...]
+    searched: Table | None
     conditions: tuple[tuple[str, str], ...]
 
 
@@ -101,6 +102,7 @@ def _content(document: Document) -> Content:
         rows=variant_rows(document, looks),
         served_rows=served_rows(document, looks),
         closer=closer_looks(document),
+        searched=searched(document),
         conditions=_conditions(document),
     )
 
