@@ -11,8 +11,9 @@ import onnx
 import torch
 from torch import nn
 
-from flyweight.compressor.errors import PassError
+from flyweight.compressor.errors import ModelError, PassError
 from flyweight.compressor.foreign import quiet, run_foreign
+from flyweight.compressor.importer.surface import Lengths, Surface, surface_of
 from flyweight.compressor.model import Array, Model
 from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.passes.pooling import pool_globally
@@ -35,7 +36,7 @@ CHECKED_ROWS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Export(Pass):
-    """Exports a module with a dynamic batch axis, and checks the graph against the module in ONNX Runtime.
+    """Exports a module with a free batch axis, and checks the graph against the module in ONNX Runtime.
 
     The exporter folds batch normalisation into the convolution before it. Means over all spatial axes become
     GlobalAveragePool: ONNX Runtime quantizes that and not ReduceMean, which would leave a float island.
@@ -56,13 +57,16 @@ class Export(Pass):
         """
         path = context.new_path("export")
         with threads(context.threads):
-            run_foreign(lambda: _export_or_say_why(model, path, self.opset), _refused)
+            surface = _surface(model, context)
+            run_foreign(lambda: _export_or_say_why(model, path, surface, self.opset), _refused)
             graph = onnx.load(path)
-            _check_batch_axis(graph)
+            _check_free_axes(graph, surface)
             pooled = pool_globally(graph)
             onnx.checker.check_model(graph)
             onnx.save(graph, path)
-            difference = _check(model, path, _rows(model, context))
+            difference = _check(model, path, _rows(model, surface, context))
+            _fix_lengths(graph, surface)
+            onnx.save(graph, path)
         notes = [f"Exported with opset {self.opset}; differs from the module by at most {difference:.1e}."]
         if pooled:
             notes.append(f"{pooled} mean(s) over the spatial axes became GlobalAveragePool.")
@@ -90,19 +94,28 @@ def _refused(reason: str) -> PassError:
     )
 
 
-def _export_or_say_why(model: Model, path: Path, opset: int) -> None:
+def _surface(model: Model, context: "Context") -> Surface:
+    """Return which axes of the inputs are free: as in the graph it was imported from, or the batch axis."""
+    known = surface_of(model.torch_module()) or surface_of(context.baseline)
+    if known is not None and known.module.keys() == model.example.keys():
+        return known
+    batched = {name: (None, *array.shape[1:]) for name, array in model.example.items()}
+    return Surface(batched, batched)
+
+
+def _export_or_say_why(model: Model, path: Path, surface: Surface, opset: int) -> None:
     """Export, and raise what stopped the exporter instead of its advice; the traces it prints are dropped."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            _export(model, path, opset)
+            _export(model, path, surface, opset)
     except torch.onnx.OnnxExporterError as error:
         raise (error.__cause__ or error) from error
 
 
-def _export(model: Model, path: Path, opset: int) -> None:
-    # Two rows: a traced batch of one is taken for a constant.
-    example = tuple(torch.from_numpy(np.repeat(array, 2, axis=0)) for array in model.example.values())
-    batch = torch.export.Dim("batch")
+def _export(model: Model, path: Path, surface: Surface, opset: int) -> None:
+    example = tuple(
+        torch.from_numpy(_widened(array, surface.module[name])) for name, array in model.example.items()
+    )
     with quiet(), torch.no_grad():
         torch.onnx.export(
             model.torch_module(),
@@ -114,30 +127,91 @@ def _export(model: Model, path: Path, opset: int) -> None:
             dynamo=True,
             # Weights inside the file: onnxruntime's quantizer does not read them from beside it.
             external_data=False,
-            dynamic_shapes=tuple({0: batch} for _ in example),
+            dynamic_shapes=_free_axes(surface, model),
             verbose=False,
         )
 
 
-def _check_batch_axis(graph: onnx.ModelProto) -> None:
+def _widened(array: Array, lengths: Lengths) -> Array:
+    """Return an example with two elements along free axes: a traced length of one is taken for a constant."""
+    for axis, length in enumerate(lengths):
+        if length is None and array.shape[axis] == 1:
+            array = np.repeat(array, 2, axis=axis)
+    return array
+
+
+def _free_axes(surface: Surface, model: Model) -> tuple[dict[int, object], ...]:
+    """Return how torch.export is told which axes of each input are free.
+
+    One batch axis is the same for all inputs. With other free axes, tracing finds out which are equal.
+    """
+    shapes = [surface.module[name] for name in model.example]
+    plain = all(shape and shape[0] is None and None not in shape[1:] for shape in shapes)
+    free: object = torch.export.Dim("batch") if plain else torch.export.Dim.AUTO
+    return tuple({axis: free for axis, length in enumerate(shape) if length is None} for shape in shapes)
+
+
+def _check_free_axes(graph: onnx.ModelProto, surface: Surface) -> None:
     for value in graph.graph.input:
-        length = value.type.tensor_type.shape.dim[0].dim_value
-        if length:
-            raise PassError(
-                f"The exported input {value.name!r} only takes batches of {length}: forward() depends on the "
-                "length of the batch; make it work alike for every length."
-            )
+        for axis, length in enumerate(surface.module[value.name]):
+            fixed = value.type.tensor_type.shape.dim[axis].dim_value
+            if length is None and fixed:
+                what = f"batches of {fixed}" if axis == 0 else f"a length of {fixed} along axis {axis}"
+                where = "the batch" if axis == 0 else "that axis"
+                raise PassError(
+                    f"The exported input {value.name!r} only takes {what}: forward() depends on the "
+                    f"length of {where}; make it work alike for every length."
+                )
 
 
-def _rows(model: Model, context: "Context") -> dict[str, Array]:
+def _fix_lengths(graph: onnx.ModelProto, surface: Surface) -> None:
+    """Fix what the graph that was imported fixed, so that callers see no difference."""
+    for value in graph.graph.input:
+        for axis, length in enumerate(surface.graph[value.name]):
+            if length is not None:
+                value.type.tensor_type.shape.dim[axis].dim_value = length
+
+
+def _rows(model: Model, surface: Surface, context: "Context") -> dict[str, Array]:
+    """Return inputs to check the graph with: other rows than were traced, where the module takes any."""
     known = context.calibration.inputs
+    if any(not lengths or lengths[0] is not None for lengths in surface.module.values()) or any(
+        name in known and known[name].ndim != array.ndim for name, array in model.example.items()
+    ):
+        return dict(model.example)
     source = known if all(name in known for name in model.example) else model.example
-    return {name: np.resize(source[name], (CHECKED_ROWS, *source[name].shape[1:])) for name in model.example}
+    rows = {name: np.resize(source[name], (CHECKED_ROWS, *source[name].shape[1:])) for name in model.example}
+    shorter = {name: _shortened(array, surface.module[name]) for name, array in rows.items()}
+    return shorter if _runs(model, shorter) else rows
+
+
+def _shortened(array: Array, lengths: Lengths) -> Array:
+    """Return rows one element shorter along free axes, so that a loop that tracing unrolled is noticed."""
+    for axis, length in enumerate(lengths[1:], start=1):
+        if length is None and array.shape[axis] > 1:
+            array = array.take(range(array.shape[axis] - 1), axis)
+    return array
+
+
+def _runs(model: Model, rows: dict[str, Array]) -> bool:
+    """Return whether the module takes inputs of these lengths; some only take multiples of a stride."""
+    try:
+        run_foreign(lambda: _answers(model.torch_module(), rows), _refused)
+    except PassError:
+        return False
+    return True
 
 
 def _check(model: Model, path: Path, rows: dict[str, Array]) -> float:
     """Return the largest relative difference between graph and module; raise where it is too large."""
-    found = Session(path, SessionSettings(threads=torch.get_num_threads())).run(rows)
+    session = Session(path, SessionSettings(threads=torch.get_num_threads()))
+    try:
+        found = session.run(rows)
+    except ModelError as error:
+        raise PassError(
+            "The exported graph does not take other lengths than it was traced with, and the module does: "
+            f"forward() depends on them, in a loop over an axis for example. {error}"
+        ) from error
     worst = 0.0
     for name, expected in zip(model.output_names, _answers(model.torch_module(), rows), strict=True):
         array = found[name]
