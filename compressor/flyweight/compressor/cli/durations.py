@@ -8,7 +8,7 @@ import click
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 alone
     """90, 90s, 10m or 2h, as seconds."""
 
     name = "duration"
