@@ -1,7 +1,7 @@
 """The user's data: one array per model input, first axis = samples, and optional labels, in .npz files.
 
 A file is read without pickle, so that nothing in it can run. Arrays are hashed, so that every variant can say
-which data it was made and measured with.
+which data it was made and measured with. Large arrays stay on disk: see storage.py.
 """
 
 import hashlib
@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from flyweight.compressor.errors import DataError
 from flyweight.compressor.foreign import run_foreign
+from flyweight.compressor.storage import chunks, concatenate, read_archive, release, take_rows
 
+# Fewer say nothing: one changed answer of seven is 14 percent, and ranges of so few are not the model's.
+FEWEST_SAMPLES: Final = 8
 LABEL: Final = "label"
 
 Array = NDArray[Any]
@@ -57,13 +60,18 @@ class DataSet:
         return {name: array[start:stop] for name, array in self.inputs.items()}
 
     def batches(self, rows: int) -> Iterator[dict[str, Array]]:
-        """Yield all inputs in order, `rows` samples at a time; the last batch may be shorter."""
+        """Yield all inputs in order, `rows` samples at a time, as views; the last batch may be shorter.
+
+        However many there are, those that are on disk take the memory of one batch.
+        """
         for start in range(0, self.samples, rows):
             yield self.rows(start, start + rows)
+            for array in self.inputs.values():
+                release(array)
 
     def take(self, indices: Array) -> "DataSet":
         """Return the samples at `indices`, in that order."""
-        inputs = {name: array[indices] for name, array in self.inputs.items()}
+        inputs = {name: take_rows(array, indices) for name, array in self.inputs.items()}
         return DataSet(inputs, None if self.labels is None else self.labels[indices])
 
     def first(self, samples: int) -> "DataSet":
@@ -83,6 +91,24 @@ class DataSet:
         count = min(max(round(self.samples * fraction), 1), self.samples - 1)
         order = np.random.default_rng(seed).permutation(self.samples)
         return self.take(np.sort(order[:count])), self.take(np.sort(order[count:]))
+
+
+def check_usable(data: DataSet) -> None:
+    """Check that a data set can judge a model: enough samples, and labels that can be right or wrong.
+
+    Raises:
+        DataError: there are fewer than 8 samples, or all labels are one class or value.
+    """
+    if data.samples < FEWEST_SAMPLES:
+        raise DataError(
+            f"The data have {data.samples} samples and {FEWEST_SAMPLES} are the fewest that say anything "
+            "of a model's quality; give more, some hundred if you can."
+        )
+    if data.labels is not None and data.labels.ndim == 1 and (data.labels == data.labels[0]).all():
+        raise DataError(
+            f"All {data.samples} labels are {data.labels[0]}: a model that always answers this would look "
+            "perfect; give samples of at least two classes, or leave the labels out."
+        )
 
 
 def load_data(path: Path) -> DataSet:
@@ -130,7 +156,7 @@ def _arrays(path: Path) -> dict[str, Array]:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             raise DataError(f"{path} holds one bare array; save it with np.savez(path, INPUT_NAME=array).")
-        arrays = {name: loaded[name] for name in loaded.files}
+        arrays = read_archive(path, loaded, loaded.zip)
     for name, array in arrays.items():
         # numpy gives the bytes of an entry that is no array.
         if not isinstance(array, np.ndarray):
@@ -163,7 +189,7 @@ def _joined(shards: list[tuple[Path, dict[str, Array]]]) -> DataSet:
     if len(shards) == 1:
         joined = first
     else:
-        joined = {name: np.concatenate([arrays[name] for _, arrays in shards]) for name in first}
+        joined = {name: concatenate([arrays[name] for _, arrays in shards]) for name in first}
     try:
         return DataSet({name: joined[name] for name in joined if name != LABEL}, joined.get(LABEL))
     except DataError as error:
@@ -187,9 +213,12 @@ def _check_lengths(inputs: Mapping[str, Array], labels: Array | None) -> None:
 def _check_values(inputs: Mapping[str, Array], labels: Array | None) -> None:
     for name, array in inputs.items():
         # An infinity may be meant, in an attention mask for example; not-a-number never is.
-        if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
-            sample = int(np.argmax(np.isnan(array).reshape(len(array), -1).any(axis=1)))
-            raise DataError(f"Input {name!r} holds not-a-number in sample {sample}; remove or repair it.")
+        first = 0
+        for rows in chunks(array) if np.issubdtype(array.dtype, np.floating) else ():
+            if np.isnan(rows).any():
+                sample = first + int(np.argmax(np.isnan(rows).reshape(len(rows), -1).any(axis=1)))
+                raise DataError(f"Input {name!r} holds not-a-number in sample {sample}; remove or repair it.")
+            first += len(rows)
     if labels is None:
         return
     if labels.dtype.kind not in "iuf":
@@ -204,11 +233,13 @@ def _digest(inputs: Mapping[str, Array], labels: Array | None) -> str:
     digest = hashlib.sha256()
     arrays = dict(inputs) if labels is None else {**inputs, LABEL: labels}
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = arrays[name]
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(
-            array.view(np.uint8).data if array.dtype.kind not in "OUS" else repr(array.tolist()).encode()
-        )
+        if array.dtype.kind in "OUS":
+            digest.update(repr(array.tolist()).encode())
+        else:
+            for rows in chunks(array):
+                digest.update(np.ascontiguousarray(rows).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -1,5 +1,6 @@
 """ONNX files: reading them with care, writing them whole, and counting what they hold."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,20 @@ _COUNTED: Final = frozenset(
         onnx.TensorProto.INT32,
     }
 )
+
+# Of types whose elements all take the same room.
+_BITS: Final = {
+    getattr(onnx.TensorProto, name): bits
+    for bits, names in (
+        (4, "INT4 UINT4"),
+        (8, "BOOL INT8 UINT8 FLOAT8E4M3FN FLOAT8E4M3FNUZ FLOAT8E5M2 FLOAT8E5M2FNUZ"),
+        (16, "INT16 UINT16 FLOAT16 BFLOAT16"),
+        (32, "INT32 UINT32 FLOAT"),
+        (64, "INT64 UINT64 DOUBLE COMPLEX64"),
+        (128, "COMPLEX128"),
+    )
+    for name in names.split()
+}
 
 # The IR version since which an initializer need not be an input as well.
 _INITIALIZERS_NEED_NO_INPUT: Final = 4
@@ -67,26 +82,53 @@ def external_files(path: Path, model: onnx.ModelProto) -> tuple[Path, ...]:
     """Return the files beside `path` that hold the model's large tensors, each once.
 
     Raises:
-        ModelError: one is missing, or lies outside the model's folder.
+        ModelError: one is missing, lies outside the model's folder, or is shorter than the model says.
     """
-    locations: set[str] = set()
+    files: dict[str, Path] = {}
     for tensor in all_tensors(model):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            locations.update(entry.value for entry in tensor.external_data if entry.key == "location")
-    files = []
-    for location in sorted(locations):
-        file = path.parent / location
-        inside = is_inside_folder(location) and file.resolve().is_relative_to(path.parent.resolve())
-        if not inside:
-            raise ModelError(
-                f"{path} keeps data in {location!r}, outside its folder; save it again beside it."
-            )
-        if not file.is_file():
-            raise ModelError(
-                f"{path} keeps data in {location!r}, which is not there; copy it beside the model."
-            )
-        files.append(file)
-    return tuple(files)
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        if location not in files:
+            files[location] = _external_file(path, location)
+        _check_extent(path, tensor, entries, files[location])
+    return tuple(files[location] for location in sorted(files))
+
+
+def _external_file(path: Path, location: str) -> Path:
+    file = path.parent / location
+    inside = is_inside_folder(location) and file.resolve().is_relative_to(path.parent.resolve())
+    if not inside:
+        raise ModelError(f"{path} keeps data in {location!r}, outside its folder; save it again beside it.")
+    if not file.is_file():
+        raise ModelError(f"{path} keeps data in {location!r}, which is not there; copy it beside the model.")
+    return file
+
+
+def _check_extent(path: Path, tensor: onnx.TensorProto, entries: dict[str, str], file: Path) -> None:
+    """Check that the bytes a tensor asks for are in its file, and as many as its shape needs.
+
+    A reader that trusts these numbers allocates whatever they say.
+    """
+    try:
+        offset, length = int(entries.get("offset") or 0), int(entries.get("length") or -1)
+    except ValueError:
+        offset, length = -1, -1
+    needed = _stored_bytes(tensor)
+    length = needed if length == -1 and needed is not None else length
+    fits = offset >= 0 and length >= 0 and offset + length <= file.stat().st_size
+    if not fits or (needed is not None and length != needed):
+        raise ModelError(
+            f"{path} says that tensor {tensor.name!r} has {length} bytes at {offset} of {file.name!r}, which "
+            f"has {file.stat().st_size}, and its shape needs {needed}; save the model again."
+        )
+
+
+def _stored_bytes(tensor: onnx.TensorProto) -> int | None:
+    """Return how many bytes a tensor's shape and type take; None for types that have no fixed size."""
+    bits = _BITS.get(tensor.data_type)
+    return None if bits is None else -(-math.prod(tensor.dims) * bits // 8)
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> Path:
@@ -120,21 +162,39 @@ def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every stored tensor: initializers and tensors in attributes, in subgraphs and functions too."""
-    for graph in all_graphs(model.graph):
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-        yield from _tensors_of_nodes(graph.node)
+    training = [part for info in model.training_info for part in (info.initialization, info.algorithm)]
+    for graph in (model.graph, *training):
+        yield from _tensors_of_graph(graph)
     for function in model.functions:
-        yield from _tensors_of_nodes(function.node)
+        yield from _tensors_within(function.node)
+
+
+def _tensors_of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _tensors_within(graph.node)
+
+
+def _tensors_within(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    """Yield the tensors in attributes, whatever type the attribute says it has, and those in bodies."""
+    for node in nodes:
+        yield from _tensors_of_nodes([node])
+        for attribute in node.attribute:
+            bodies = [attribute.g] if attribute.HasField("g") else []
+            for body in (*bodies, *attribute.graphs):
+                yield from _tensors_of_graph(body)
 
 
 def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
     for node in nodes:
         for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
+            if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+            sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for tensor in (*sparse, *attribute.sparse_tensors):
+                yield from (tensor.values, tensor.indices)
 
 
 def count_parameters(model: onnx.ModelProto) -> int:
@@ -150,6 +210,11 @@ def count_parameters(model: onnx.ModelProto) -> int:
             int(np.prod(tensor.dims)) for tensor in tensors if tensor.data_type in _COUNTED and tensor.dims
         )
     return total
+
+
+def onnx_opset(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operators that a model uses."""
+    return max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=1)
 
 
 def lift_constants(model: onnx.ModelProto) -> int:

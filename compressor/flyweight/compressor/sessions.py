@@ -25,6 +25,7 @@ _CONFIG: Final = MappingProxyType({"session.intra_op.allow_spinning": "0"})
 _CODES: Final = re.compile(
     r"(?:\w+: )?\[ONNXRuntimeError\] : \d+ : \w+ : "
     r"(?:Load model from \S+ failed:)?(?:Exception during \w+: )?"
+    r"|/onnxruntime_src/\S+:\d+ .*?\)(?:::<lambda\(\)>)? (?=[A-Z])"
 )
 _FATAL: Final = 4
 _WARNING: Final = 2

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import onnx
 
-from flyweight.compressor.errors import PassError, RecipeError
+from flyweight.compressor.errors import CompressorError, PassError, RecipeError
 from flyweight.compressor.foreign import run_foreign
 from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import save_graph
 from flyweight.compressor.passes.base import Form, Pass, PassResult
-from flyweight.compressor.passes.quantize.preparation import prepare
+from flyweight.compressor.passes.layout.equivalence import check_same_answers
+from flyweight.compressor.passes.layout.rewriting import fuse
+from flyweight.compressor.passes.quantize.opening import open_graph
 from flyweight.compressor.passes.quantize.stored import store_as_bytes
-from flyweight.compressor.passes.quantize.suitability import check_can_quantize
-from flyweight.compressor.processor import this_processor
+from flyweight.compressor.passes.quantize.tables import store_tables
 from flyweight.compressor.sessions import quiet_tools
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # onnxruntime's quantizer turns Gemm into MatMul and Add first. LSTM is left out: quantized in this way a
 # recurrent network was seen to fall from 98 to 2 percent recall.
-_OPERATORS: Final = ("MatMul", "Gemm", "Gather", "Attention")
+_OPERATORS: Final = ("MatMul", "Gemm")
 _CONVOLUTIONS: Final = ("keep", "store", "integer")
 
 
@@ -35,11 +36,15 @@ class DynamicInt8(Pass):
     onnxruntime's dynamic integer convolution was measured at a quarter of fp32's speed, so convolutions
     compute in fp32 and only store their weights as bytes, which are widened when the model is loaded.
 
+    Tables of embeddings are stored as bytes with a scale for each row. The graph is first written in the
+    operators whose kernels are fast beside integer products, as fuse-graph does, unless that changes answers.
+
     Attributes:
         per_channel: one scale for each output channel of a weight.
         convolutions: "store" their weights as bytes, "keep" them as they are, or compute in "integer".
         reduce_range: weights in 7 bits; None decides by the processor, as in static-int8.
         exclude: nodes by name, or operators by type, that stay in floating point.
+        fuse: write the graph as fuse-graph does first.
     """
 
     name: ClassVar[str] = "dynamic-int8"
@@ -50,6 +55,7 @@ class DynamicInt8(Pass):
     convolutions: str = "store"
     reduce_range: bool | None = None
     exclude: tuple[str, ...] = ()
+    fuse: bool = True
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -68,26 +74,47 @@ class DynamicInt8(Pass):
                 handle it.
         """
         with quiet_tools():
-            graph = prepare(model.onnx_path(), context.new_path)
-            check_can_quantize(graph)
-            reduced = self.reduce_range
-            if reduced is None:
-                reduced = not this_processor().multiplies_bytes_exactly
+            opening = open_graph(model, context, reduce_range=self.reduce_range)
+            graph, notes = self._written(opening.graph, model, context)
             quantized = run_foreign(
-                lambda: self._quantized(graph, reduced=reduced),
+                lambda: self._quantized(graph, reduced=opening.reduced),
                 lambda reason: PassError(f"onnxruntime cannot quantize this graph dynamically ({reason})."),
             )
-            stored = self._store_convolutions(quantized.graph)
-            integer = sum(node.op_type.endswith("Integer") for node in quantized.graph.node)
-            if not integer and not stored:
+            told = self._told(quantized.graph)
+            if not told:
                 raise PassError("No layer's weights are constants of the main graph: nothing was quantized.")
             path = save_graph(quantized, context.new_path("dynamic-int8"))
+        return PassResult(Model(path=path), changed=True, notes=(*notes, *told, *opening.notes))
+
+    def _written(
+        self, graph: onnx.ModelProto, model: Model, context: "Context"
+    ) -> tuple[onnx.ModelProto, list[str]]:
+        """Return the graph to quantize, written as its kernels like it where that changes no answer."""
+        if not self.fuse:
+            return graph, []
+        fused, notes = fuse(graph)
+        if not notes:
+            return graph, []
+        try:
+            path = save_graph(fused, context.new_path("fused"))
+            check_same_answers(model.onnx_path(), path, context.calibration)
+        except CompressorError as error:
+            return graph, [str(error)]
+        return fused, notes
+
+    def _told(self, graph: onnx.GraphProto) -> list[str]:
+        """Store what is not multiplied in integers, and return sentences about what was quantized."""
+        integer = sum(node.op_type.endswith("Integer") for node in graph.node)
+        convolutions = self._store_convolutions(graph)
+        tables = 0 if "Gather" in self.exclude else store_tables(graph)
         notes = []
         if integer:
             notes.append(f"{integer} layers multiply in int8 with ranges taken in each run.")
-        if stored:
-            notes.append(f"{stored} convolutions compute in fp32, their weights stored as int8.")
-        return PassResult(Model(path=path), changed=True, notes=tuple(notes))
+        if convolutions:
+            notes.append(f"{convolutions} convolutions compute in fp32, their weights stored as int8.")
+        if tables:
+            notes.append(f"{tables} tables of embeddings stored as int8, a scale for each row.")
+        return notes
 
     def _quantized(self, graph: onnx.ModelProto, *, reduced: bool) -> onnx.ModelProto:
         from onnxruntime.quantization import QuantType
@@ -107,7 +134,7 @@ class DynamicInt8(Pass):
             [],
             [node.name for node in graph.graph.node if node.name in self.exclude],
             sorted(operators - set(self.exclude)),
-            {"MatMulConstBOnly": True},
+            {"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )
         quantizer.quantize_model()
         # The quantizer appends what it adds; the format wants every node after those it reads from.
