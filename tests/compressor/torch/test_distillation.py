@@ -13,7 +13,15 @@ from flyweight.compressor.passes.distill.losses import Distillation, TrainingLos
 from flyweight.compressor.passes.distill.soft_labels import FineTune, SoftLabelDistillation
 from flyweight.compressor.passes.prune.structured import StructuredPrune
 from flyweight.compressor.torch_model import model_of
-from flyweight.compressor.training import TrainingSettings, answers, rows_of, train
+from flyweight.compressor.training import (
+    TrainingSettings,
+    all_answers,
+    answers,
+    rows_of,
+    seeded,
+    train,
+    trainer,
+)
 
 SETTINGS = TrainingSettings(epochs=3, batch_rows=32)
 
@@ -73,3 +81,43 @@ def test_equal_passes_are_one_key() -> None:
     assert FineTune(SETTINGS) == FineTune(TrainingSettings(epochs=3, batch_rows=32))
     assert hash(FineTune(SETTINGS)) == hash(FineTune(TrainingSettings(epochs=3, batch_rows=32)))
     assert FineTune(SETTINGS) != SoftLabelDistillation(SETTINGS)
+
+
+def test_all_outputs_are_learnt_from_the_original(
+    images: DataSet, make_context: Callable[..., Context]
+) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(64, 3), nn.Linear(64, 2)
+
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            flat = image.flatten(1)
+            return {"scores": self.first(flat), "values": self.second(flat).tanh()[:, :, None]}
+
+    with seeded(0):
+        original, student = Two(), Two()
+    unlabelled = DataSet(images.inputs)
+    context = make_context(calibration=unlabelled, training=None, baseline=original)
+    model = model_of(student, unlabelled)
+    result = SoftLabelDistillation(TrainingSettings(epochs=15, batch_rows=32, learning_rate=5e-3))(
+        model, context
+    )
+    inputs = rows_of(unlabelled, ["image"]).inputs
+    wanted = all_answers(original, inputs)
+
+    def errors(module: nn.Module) -> list[float]:
+        found = all_answers(module, inputs)
+        return [float((one - aim).square().mean()) for one, aim in zip(found, wanted, strict=True)]
+
+    before, after = errors(student), errors(result.model.torch_module())
+    assert after[0] < before[0] / 2
+    assert after[1] < before[1] / 2
+
+
+def test_a_training_that_ran_out_of_time_says_so(
+    teacher: nn.Module, images: DataSet, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "epochs_in_time", lambda *_: 1)
+    result = FineTune(SETTINGS)(model_of(teacher, images), context)
+    assert "for 1 epochs (of 3: the time limit came)" in result.notes[0]

@@ -9,8 +9,10 @@ from torch.nn import functional
 from flyweight.compressor.errors import PassError, RecipeError
 from flyweight.compressor.passes.distill.losses import (
     Distillation,
+    Matching,
     TrainingLoss,
     as_logits,
+    classifies,
     soft_label_loss,
 )
 from flyweight.compressor.training import Rows
@@ -20,7 +22,7 @@ TEACHER = torch.tensor([[3.0, 2.0, 1.0]])
 
 
 def rows(labels: torch.Tensor | None = None, teacher: torch.Tensor | None = None) -> Rows:
-    return Rows((torch.zeros(1, 1),), labels, teacher)
+    return Rows((torch.zeros(1, 1),), labels, None if teacher is None else (teacher,))
 
 
 def random_logits(seed: int, count: int = 6, classes: int = 5) -> torch.Tensor:
@@ -120,6 +122,55 @@ def test_logits_stay_as_they_are() -> None:
 def test_labels_that_do_not_fit_are_named(labels: torch.Tensor, words: str) -> None:
     with pytest.raises(PassError, match=words):
         TrainingLoss()(STUDENT, rows(labels))
+
+
+def whole(outputs: tuple[torch.Tensor, ...], **known: object) -> float:
+    loss = TrainingLoss(Distillation(temperature=2.0, hard=0.25))
+    return float(loss.of_all(outputs, Rows((torch.zeros(1, 1),), **known)))
+
+
+def test_every_output_is_taught() -> None:
+    """The mean of 1.280627 for the classes, and of 4 / 1, squared error over variance, for the values."""
+    values, taught = torch.tensor([[[1.0], [1.0]]]), torch.tensor([[[2.0], [4.0]]])
+    expected = (1.280627 + (1.0 + 9.0) / 2 / 1.0) / 2
+    assert whole((STUDENT, values), teacher=(TEACHER, taught)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_outputs_of_integers_are_not_taught() -> None:
+    best = torch.tensor([2])
+    assert whole((best, STUDENT), teacher=(best, TEACHER)) == pytest.approx(1.280627, abs=1e-5)
+    with pytest.raises(PassError, match="no output in floating point"):
+        whole((best,), teacher=(best,))
+
+
+def test_labels_are_compared_with_the_output_they_fit() -> None:
+    features, labels = torch.zeros(1, 3, 2), torch.tensor([0])
+    hard = float(functional.cross_entropy(STUDENT, labels))
+    assert whole((features, STUDENT), labels=labels) == pytest.approx(hard)
+    assert whole((STUDENT, torch.tensor([[1.0]])), labels=torch.tensor([[4.0]])) == pytest.approx(9.0)
+
+
+def test_a_teacher_of_another_shape_is_told() -> None:
+    with pytest.raises(PassError, match=r"with shape \(1, 3\) and the original with \(1, 2\)"):
+        whole((STUDENT,), teacher=(torch.zeros(1, 2),))
+
+
+def test_embeddings_of_length_one_are_values() -> None:
+    one, other = torch.tensor([[0.6, 0.8]]), torch.tensor([[0.8, -0.6]])
+    assert whole((one,), teacher=(other,)) == pytest.approx((0.04 + 1.96) / 2)
+
+
+def test_certain_probabilities_are_classes_all_the_same() -> None:
+    """Their length is 1 as well."""
+    assert classifies(torch.tensor([[1.0, 0.0]]), None)
+
+
+def test_what_outputs_mean_can_be_said() -> None:
+    loss = TrainingLoss(Distillation(matching=Matching.VALUES))
+    assert float(loss(STUDENT, rows(teacher=TEACHER))) == pytest.approx((4 + 0 + 4) / 3)
+    loss = TrainingLoss(Distillation(temperature=2.0, matching=Matching.CLASSES))
+    unit = torch.tensor([[1.0, 0.0]])
+    assert float(loss(unit, rows(teacher=unit))) == pytest.approx(0.0, abs=1e-7)
 
 
 def test_nothing_to_learn_from_is_an_error() -> None:

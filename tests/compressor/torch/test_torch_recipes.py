@@ -15,7 +15,12 @@ from flyweight.compressor.passes.distill import soft_labels
 from flyweight.compressor.passes.memo import Memo
 from flyweight.compressor.sessions import Session, SessionSettings
 from flyweight.compressor.torch_model import model_of
-from flyweight.compressor.torch_recipes import BASELINE, TorchRecipeSettings, default_torch_recipes
+from flyweight.compressor.torch_recipes import (
+    BASELINE,
+    TorchRecipeSettings,
+    compact_torch_recipes,
+    default_torch_recipes,
+)
 from flyweight.compressor.training import TrainingSettings
 
 QUICK = TorchRecipeSettings(
@@ -29,6 +34,17 @@ def test_there_are_six_kinds_and_all_end_in_onnx() -> None:
     recipes = default_torch_recipes()
     assert list(recipes) == ["int8", "int8-dynamic", "fp16", "pruned", "pruned-int8", "distilled"]
     assert all(recipe.needs is Form.TORCH and recipe.gives is Form.ONNX for recipe in recipes.values())
+
+
+def test_the_compact_kinds_begin_as_the_distilled_one() -> None:
+    """So that a memo trains once for distilled and distilled-int8."""
+    recipes = compact_torch_recipes()
+    assert list(recipes) == ["distilled-int8", "compact"]
+    distilled = default_torch_recipes()["distilled"].passes
+    assert recipes["distilled-int8"].passes[: len(distilled)] == distilled
+    assert [step.name for step in recipes["compact"].passes] == [
+        *("pool-to-stride", "narrow", "distill", "export", "static-int8")
+    ]
 
 
 def test_all_six_are_made_and_answer_much_as_the_original(

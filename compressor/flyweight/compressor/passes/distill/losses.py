@@ -1,26 +1,40 @@
 """Losses of training and distillation, for modules that classify and modules that answer with values."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from flyweight.compressor.errors import PassError, RecipeError
-from flyweight.compressor.training import Rows
+from flyweight.compressor.training import Rows, WholeLoss
+
+
+class Matching(Enum):
+    """How a student's output is compared with its teacher's."""
+
+    AUTO = "auto"
+    """As classes where outputs look like scores of classes, else as values."""
+
+    CLASSES = "classes"
+    VALUES = "values"
 
 
 @dataclass(frozen=True, slots=True)
 class Distillation:
-    """How much a student listens to its teacher.
+    """How much a student listens to its teacher, and how.
 
     Attributes:
         temperature: softens both answers, so that small probabilities count, which say what looks alike.
             Hinton et al. found 2.5 to 4 best for narrow students and 20 where the student is large.
         hard: weight of the true labels, 0 to 1; the teacher has the rest. Without labels the teacher has all.
+        matching: what outputs mean; for outputs of shape (rows, numbers) that are neither scores of classes
+            nor of unit length, such as embeddings, say `values`.
     """
 
     temperature: float = 4.0
     hard: float = 0.3
+    matching: Matching = Matching.AUTO
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -63,19 +77,22 @@ def as_logits(outputs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingLoss:
+class TrainingLoss(WholeLoss):
     """The loss of a batch: true labels, a teacher, or both, whatever the rows have.
 
-    Integer labels are classes (cross entropy), float labels are values (mean squared error). A teacher's
-    answers are compared as logits where outputs are of shape (rows, classes) and labels, if any, are classes;
-    otherwise as values.
+    Integer labels are classes (cross entropy), float labels are values (mean squared error); they are
+    compared with the first output that they fit. A teacher is listened to in all its outputs alike.
     """
 
     distillation: Distillation = field(default_factory=Distillation)
     label_smoothing: float = 0.0
 
     def __call__(self, outputs: Tensor, rows: Rows) -> Tensor:
-        """Return the loss, a scalar.
+        """Return the loss of a module with one output, a scalar; see `of_all`."""
+        return self.of_all((outputs,), rows)
+
+    def of_all(self, outputs: tuple[Tensor, ...], rows: Rows) -> Tensor:
+        """Return the loss, a scalar: hard x labels + (1 - hard) x teacher (Hinton et al. 2015, section 2).
 
         Raises:
             PassError: there is nothing to learn from, or the labels do not fit the outputs.
@@ -84,15 +101,16 @@ class TrainingLoss:
             raise PassError("Training needs labels or a teacher, and has neither; give labelled data.")
         if rows.labels is None:
             return self.soft(outputs, rows)
+        labelled = labelled_output(outputs, rows.labels)
         if rows.teacher is None:
-            return self.hard(outputs, rows.labels)
+            return self.hard(labelled, rows.labels)
         share = self.distillation.hard
         # A weight of zero times an infinite loss is not-a-number: what does not count is not computed.
         if share >= 1.0:
-            return self.hard(outputs, rows.labels)
+            return self.hard(labelled, rows.labels)
         if share <= 0.0:
             return self.soft(outputs, rows)
-        return share * self.hard(outputs, rows.labels) + (1.0 - share) * self.soft(outputs, rows)
+        return share * self.hard(labelled, rows.labels) + (1.0 - share) * self.soft(outputs, rows)
 
     def hard(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the distance to the true labels."""
@@ -116,17 +134,58 @@ class TrainingLoss:
             )
         return F.cross_entropy(as_logits(outputs), labels, label_smoothing=self.label_smoothing)
 
-    def soft(self, outputs: Tensor, rows: Rows) -> Tensor:
-        """Return the distance to the teacher's answers."""
+    def soft(self, outputs: tuple[Tensor, ...], rows: Rows) -> Tensor:
+        """Return the mean over all outputs of the distance to the teacher's answers.
+
+        Of several outputs, values count relative to the variance of the teacher's, so that no output drowns
+        the others by its scale.
+        """
         assert rows.teacher is not None, "only called with a teacher"
-        if classifies(outputs, rows.labels):
-            return soft_label_loss(as_logits(outputs), as_logits(rows.teacher), self.distillation.temperature)
-        return F.mse_loss(outputs, rows.teacher)
+        pairs = [
+            (own, taught)
+            for own, taught in zip(outputs, rows.teacher, strict=False)
+            if own.is_floating_point()
+        ]
+        if not pairs:
+            raise PassError("The model has no output in floating point that a teacher could teach.")
+        losses = [self._distance(own, taught, rows.labels, relative=len(pairs) > 1) for own, taught in pairs]
+        return sum(losses[1:], losses[0]) / len(losses)
+
+    def _distance(self, own: Tensor, taught: Tensor, labels: Tensor | None, *, relative: bool) -> Tensor:
+        if own.shape != taught.shape:
+            raise PassError(
+                f"The model answers with shape {_shape(own)} and the original with {_shape(taught)}; "
+                "it cannot be taught by it."
+            )
+        matching = self.distillation.matching
+        if matching is Matching.CLASSES or (matching is Matching.AUTO and classifies(taught, labels)):
+            return soft_label_loss(as_logits(own), as_logits(taught), self.distillation.temperature)
+        distance = F.mse_loss(own, taught)
+        return distance / taught.var(correction=0).clamp_min(1e-6) if relative else distance
+
+
+def labelled_output(outputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+    """Return the first output that labels can be compared with, or the first of all where none fits."""
+    for output in outputs:
+        if labels.is_floating_point():
+            fits = output.is_floating_point() and output.shape == labels.shape
+        else:
+            fits = output.is_floating_point() and output.ndim == 2 and output.shape[1] >= 2
+        if fits:
+            return output
+    return outputs[0]
 
 
 def classifies(outputs: Tensor, labels: Tensor | None) -> bool:
-    """Return whether outputs are scores of classes: two or more a row, and no labels that say otherwise."""
-    return outputs.ndim == 2 and outputs.shape[1] >= 2 and (labels is None or not labels.is_floating_point())
+    """Return whether outputs are scores of classes: two or more a row, and nothing that says otherwise.
+
+    Labels of floats do, and rows that all have length 1, as embeddings made for comparison have.
+    """
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or (labels is not None and labels.is_floating_point()):
+        return False
+    if as_logits(outputs) is not outputs:
+        return True
+    return not bool(((outputs.detach().norm(dim=1) - 1).abs() < 1e-3).all())
 
 
 def _shape(tensor: Tensor) -> str:

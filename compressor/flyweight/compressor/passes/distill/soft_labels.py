@@ -4,19 +4,18 @@ import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
-import torch
-from torch import nn
-
-from flyweight.compressor.errors import PassError
 from flyweight.compressor.passes.base import Form, Pass, PassResult
+from flyweight.compressor.passes.distill.augmentation import Augmentation
+from flyweight.compressor.passes.distill.lesson import describe_training, lesson_for
 from flyweight.compressor.passes.distill.losses import Distillation, TrainingLoss
-from flyweight.compressor.training import Rows, Trained, TrainingSettings, answers, rows_of, threads, train
+from flyweight.compressor.training import TrainingHooks, TrainingSettings, train
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context
     from flyweight.compressor.model import Model
 
 MIXED: Final = Distillation()
+UNCHANGED: Final = Augmentation()
 STUDENT: Final = TrainingSettings(epochs=16)
 RECOVERY: Final = TrainingSettings(epochs=8, learning_rate=1e-3)
 
@@ -26,7 +25,14 @@ class SoftLabelDistillation(Pass):
     """Trains a module to answer as the original does (Hinton et al. 2015), and on labels where there are any.
 
     Learns on the context's training data, or on its calibration data when there are none. The teacher is the
-    context's baseline, whose answers are computed once. Without a baseline it is plain training on labels.
+    context's baseline, in all its outputs; where nothing changes the inputs it answers once. Without labels
+    the teacher is enough, without a teacher it is plain training on labels.
+
+    Attributes:
+        training: how long and how fast.
+        distillation: how much the teacher counts, and how answers are compared.
+        augmentation: new inputs for the teacher to answer; for few samples. None by default: on thousands of
+            samples it costs a run of the teacher in every step and gained nothing.
     """
 
     name: ClassVar[str] = "distill"
@@ -35,25 +41,22 @@ class SoftLabelDistillation(Pass):
 
     training: TrainingSettings = STUDENT
     distillation: Distillation = MIXED
+    augmentation: Augmentation = UNCHANGED
 
     def apply(self, model: "Model", context: "Context") -> PassResult:
         """Return a trained copy of the module.
 
         Raises:
             PassError: there are neither labels nor a teacher, the data do not fit, or training diverged.
+            OutOfTimeError: the deadline came before the first epoch was done.
         """
-        data = context.training if context.training is not None else context.calibration
-        rows = rows_of(data, tuple(model.example))
-        if isinstance(context.baseline, nn.Module):
-            rows = _taught(rows, context.baseline, context.threads)
-        if rows.labels is None and rows.teacher is None:
-            raise PassError(
-                "Training needs labels or the original module, and has neither; give labelled data."
-            )
+        lesson = lesson_for(model, context)
         student = copy.deepcopy(model.torch_module())
         loss = TrainingLoss(self.distillation, self.training.label_smoothing)
-        trained = train(student, rows, loss, self.training, context)
-        return PassResult(replace(model, module=student), changed=True, notes=(_note(rows, trained, self),))
+        hooks = TrainingHooks(before_step=self.augmentation.hook(lesson.rows, lesson.teacher))
+        trained = train(student, lesson.rows, loss, self.training, context, hooks)
+        notes = describe_training(lesson, trained, self.training.epochs)
+        return PassResult(replace(model, module=student), changed=True, notes=notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +66,3 @@ class FineTune(SoftLabelDistillation):
     name: ClassVar[str] = "fine-tune"
 
     training: TrainingSettings = RECOVERY
-
-
-def _taught(rows: Rows, teacher: nn.Module, count: int) -> Rows:
-    with threads(count):
-        return replace(rows, teacher=answers(copy.deepcopy(teacher).eval(), rows.inputs, torch.device("cpu")))
-
-
-def _note(rows: Rows, trained: Trained, step: SoftLabelDistillation) -> str:
-    teachers = [
-        *(["labels"] if rows.labels is not None else []),
-        *(["the original's answers"] if rows.teacher is not None else []),
-    ]
-    what = f"Trained on {len(rows)} samples with {' and '.join(teachers)} for {step.training.epochs} epochs"
-    if not trained.held_out_rows:
-        return f"{what}; too few samples to hold any out, so the last epoch was kept."
-    return (
-        f"{what}; the loss on {trained.held_out_rows} held-out samples went from {trained.first_loss:.3g} "
-        f"to {trained.best_loss:.3g} (epoch {trained.best_epoch} was kept)."
-    )
