@@ -38,6 +38,7 @@ from flyweight.protos.variant import (
     require_valid_name,
     write_golden,
 )
+from flyweight.protos.variant.names import CODED_FILE
 
 # A few rows show a wrong kernel as well as many.
 _GOLDEN_ROWS: Final = 4
@@ -75,8 +76,17 @@ class Publisher:
     bench: Bench
     data_sha256: str
 
-    def publish(self, name: str, path: Path, evaluation: Evaluation, origin: Origin) -> Path:
+    def publish(
+        self, name: str, path: Path, evaluation: Evaluation, origin: Origin, stored: Path | None = None
+    ) -> Path:
         """Write the variant at `path` as `name` and return its folder.
+
+        Args:
+            name: of the variant.
+            path: the ONNX file that was measured.
+            evaluation: its figures.
+            origin: where it comes from.
+            stored: the coded file that decodes to `path` and is published instead; None publishes `path`.
 
         Raises:
             RepositoryError: the repository cannot be written.
@@ -89,11 +99,10 @@ class Publisher:
             manifest.golden.CopyFrom(Golden(file=GOLDEN_FILE, relative_tolerance=tolerance))
 
         def fill(folder: Path) -> None:
-            for source in external_files(path, load_graph(path, weights=False)):
-                target = folder / source.relative_to(path.parent)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, target)
-            shutil.copyfile(path, folder / MODEL_FILE)
+            if stored is not None:
+                shutil.copyfile(stored, folder / CODED_FILE)
+            else:
+                _copy_model(path, folder)
             if golden is not None:
                 write_golden(folder, golden)
 
@@ -137,6 +146,15 @@ class Publisher:
                 cores=processor.cores,
             ),
         )
+
+
+def _copy_model(path: Path, folder: Path) -> None:
+    """Copy an ONNX file and its external data."""
+    for source in external_files(path, load_graph(path, weights=False)):
+        target = folder / source.relative_to(path.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    shutil.copyfile(path, folder / MODEL_FILE)
 
 
 def check_repository(repository: Path, model: str, inputs: tuple[TensorSpec, ...]) -> None:

@@ -7,6 +7,9 @@ from typing import Final
 from flyweight.protos.errors import RepositoryError
 
 MODEL_FILE: Final = "model.onnx"
+# Stands in for the model's file (flyweight.protos.coded); where both are there, the plain one is served.
+CODED_SUFFIX: Final = ".fw"
+CODED_FILE: Final = MODEL_FILE + CODED_SUFFIX
 
 # A name is a folder, a metric label and a word on the wire: what all three take without quoting.
 # No leading dot: hidden folders hold what is still being published. 128 leaves room for any suffix in a

@@ -20,7 +20,7 @@ from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest
 from flyweight.protos.variant.digests import digest_files
 from flyweight.protos.variant.exchange import exchange
 from flyweight.protos.variant.manifest import MANIFEST_FILE, write_manifest
-from flyweight.protos.variant.names import MODEL_FILE, require_valid_name
+from flyweight.protos.variant.names import CODED_FILE, MODEL_FILE, require_valid_name
 from flyweight.protos.variant.staging import aside_folder, clean_up_after_others, staging_folder
 
 
@@ -32,12 +32,14 @@ def publish_variant(
     Args:
         repository: the repository's root, made when it is not there.
         manifest: says the model's and the variant's name; its digests and format version are filled in here.
-        fill: writes model.onnx and whatever else belongs into the folder it is given.
+        fill: writes model.onnx, or model.onnx.fw in its place, and whatever else belongs into the folder it
+            is given.
         replace: whether a variant of this name may be replaced.
 
     Raises:
         RepositoryError: a name is not allowed, the variant exists and may not be replaced, `fill` wrote
-            no model or a link, or the repository cannot be written; what was there before is still there.
+            no model, both forms of it or a link, or the repository cannot be written; what was there before
+            is still there.
     """
     model = require_valid_name(manifest.model, "model")
     variant = require_valid_name(manifest.variant, "variant")
@@ -83,8 +85,11 @@ def _require_free(target: Path, *, replace: bool) -> None:
 
 
 def _require_complete(staging: Path, target: Path) -> None:
-    if not (staging / MODEL_FILE).is_file():
+    given = [name for name in (MODEL_FILE, CODED_FILE) if (staging / name).is_file()]
+    if not given:
         raise RepositoryError(f"{target} was given no {MODEL_FILE}, so it is not published; write one.")
+    if len(given) > 1:
+        raise RepositoryError(f"{target} was given both {MODEL_FILE} and {CODED_FILE}; write one of them.")
     for path in staging.rglob("*"):
         if path.is_symlink():
             name = path.relative_to(staging)

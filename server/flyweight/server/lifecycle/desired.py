@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.protos.variant import MANIFEST_FILE, MODEL_FILE
+from flyweight.protos.variant.names import CODED_FILE
 from flyweight.server.errors import LoadFailed, TrafficPlanError
 from flyweight.server.repository.fingerprint import Fingerprint
 from flyweight.server.repository.model_config import parse_model_config
@@ -136,13 +137,17 @@ def _candidates(model: ModelSnapshot, config: ModelConfig | None) -> dict[str, V
         if variant.fingerprint.has(MANIFEST_FILE)
         or variant.fingerprint.has(_model_file(config))
         or variant.fingerprint.has(MODEL_FILE)
+        or variant.fingerprint.has(CODED_FILE)
     }
 
 
 def _source(model: ModelSnapshot, variant: VariantSnapshot, config: ModelConfig | None) -> VariantSource:
     named = _model_file(config)
-    # The default file name is Triton's word for its own folders; what the compressor publishes is model.onnx.
-    model_file = named if variant.fingerprint.has(named) else MODEL_FILE
+    # The default file name is Triton's word for its own folders; what the compressor publishes is model.onnx,
+    # or its coded form. A plain model stands before a coded one: it is what can be looked into, and loads
+    # sooner. Without either, model.onnx is what an error names.
+    there = [name for name in (named, MODEL_FILE, CODED_FILE) if variant.fingerprint.has(name)]
+    model_file = there[0] if there else MODEL_FILE
     return VariantSource(
         model.name, variant.name, variant.folder, model_file, variant.fingerprint, model.config_text
     )

@@ -13,6 +13,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors  # pyright: ignore[reportAttributeAccessIssue]
 
 from flyweight.server.errors import InvalidRequest, LoadFailed, RunFailed
+from flyweight.server.runtime.coded import as_plain_file
 from flyweight.server.runtime.cores import available_cores
 from flyweight.server.runtime.memory import read_pss_bytes, trim_heap
 from flyweight.server.runtime.onnx_types import datatype_of_onnx
@@ -58,6 +59,8 @@ class InlineFactory:
     def load(self, model_file: Path, settings: SessionSettings) -> "InlineRuntime":
         """Build a session from a path: from bytes, Python would keep a second copy of the model.
 
+        A coded file (flyweight.protos.coded) is decoded for as long as the session is built.
+
         Raises:
             LoadFailed: the file is missing or not a model that can be served; nothing is left behind.
         """
@@ -68,13 +71,15 @@ class InlineFactory:
         options = make_options(settings, self._cores, str(model_file))
         file_bytes = _size_bytes(model_file.parent)
         before = read_pss_bytes()
-        try:
-            session = onnxruntime.InferenceSession(
-                str(model_file), sess_options=options, providers=["CPUExecutionProvider"]
-            )
-        except _ORT_ERRORS as error:
-            trim_heap()
-            raise LoadFailed(f"{model_file} cannot be loaded: {_reason(error)}") from error
+        with as_plain_file(model_file) as plain:
+            try:
+                session = onnxruntime.InferenceSession(
+                    str(plain), sess_options=options, providers=["CPUExecutionProvider"]
+                )
+            except _ORT_ERRORS as error:
+                trim_heap()
+                reason = _reason(error).replace(str(plain), str(model_file))
+                raise LoadFailed(f"{model_file} cannot be loaded: {reason}") from error
         signature = _signature(session, model_file)
         memory = MemoryReport(file_bytes, max(0, read_pss_bytes() - before))
         return InlineRuntime(session, signature, memory, self._slots)

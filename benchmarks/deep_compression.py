@@ -1,0 +1,349 @@
+"""Deep Compression of its paper's two networks, on Fashion-MNIST: prune, share, encode, serve.
+
+Trains LeNet-300-100 and (Caffe's) LeNet-5 as the baselines, prunes them by magnitude while they are trained
+on labels and on what the baseline answers, shares what is left from small codebooks whose entries are
+trained, and encodes it. Prints the bytes of every stage on disk, accuracy on the 10,000 test images with 95 %
+intervals (Wilson), and beside it what the paper reached on MNIST (Han, Mao and Dally 2016, table 1). Last, a
+real server loads the coded files and has to answer what onnxruntime answers for the decoded graphs.
+
+Reads the four files of Fashion-MNIST below --data or $FLYWEIGHT_DATA. About five minutes on two cores;
+--quick trains a little on a part and shows the way, not the figures.
+"""
+
+import argparse
+import copy
+import gzip
+import lzma
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from flyweight.client import Client
+from flyweight.compressor.context import Context
+from flyweight.compressor.data import DataSet
+from flyweight.compressor.evaluate.intervals import wilson
+from flyweight.compressor.model import Model
+from flyweight.compressor.passes.distill.lesson import lesson_for
+from flyweight.compressor.passes.distill.losses import TrainingLoss
+from flyweight.compressor.passes.export import Export
+from flyweight.compressor.passes.share.encode import Encode, decoded
+from flyweight.compressor.passes.share.grouping import Sharing
+from flyweight.compressor.passes.share.trained import TrainedShare
+from flyweight.compressor.sessions import Session, SessionSettings
+from flyweight.compressor.training import TrainingHooks, TrainingSettings, rows_of, train
+from flyweight.protos.coded import decode
+from flyweight.protos.manifest.v1.manifest_pb2 import Golden, VariantManifest
+from flyweight.protos.variant import GOLDEN_FILE, MODEL_FILE, GoldenSamples, publish_variant, write_golden
+from flyweight.protos.variant.names import CODED_FILE
+
+USUAL_FOLDER = "/usr/share/datasets/fashion-mnist"
+SERVED_ROWS = 64
+BATCH = 128
+SHARING_EPOCHS = 3
+PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network, how it is trained and compressed, and what the paper made of it on MNIST."""
+
+    name: str
+    module: nn.Module
+    epochs: int
+    learning_rate: float
+    sparsity: float
+    sharing: Sharing
+    pruning_epochs: int
+    paper: str
+    target: int
+
+
+@dataclass
+class Stage:
+    """A file on the way: what it weighs, and what it answers."""
+
+    name: str
+    bytes: int
+    answers: np.ndarray
+    details: str = ""
+    session: Session | None = field(default=None)
+
+
+def main() -> None:
+    """Train, compress, measure, serve and print."""
+    arguments = parse()
+    training, test = load(arguments.data, quick=arguments.quick)
+    plans = [plan for plan in plans_of(quick=arguments.quick) if arguments.network in {plan.name, "both"}]
+    with tempfile.TemporaryDirectory() as folder:
+        work, sessions = Path(folder), dict[str, Session]()
+        for plan in plans:
+            context = Context(
+                workspace=work / plan.name,
+                calibration=training.first(512),
+                training=training,
+                seed=arguments.seed,
+                threads=arguments.threads,
+            )
+            sessions[plan.name] = compress(plan, context, test, work / "repository")
+        serve(work / "repository", sessions, test)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("FLYWEIGHT_DATA", USUAL_FOLDER)))
+    parser.add_argument("--network", choices=["lenet-300-100", "lenet-5", "both"], default="both")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true")
+    return parser.parse_args()
+
+
+def load(folder: Path, *, quick: bool) -> tuple[DataSet, DataSet]:
+    """Return training and test images, shape (1, 28, 28) from 0 to 1, with their classes."""
+    if not (folder / "train-images-idx3-ubyte.gz").exists() and (folder / "fashion-mnist").is_dir():
+        folder = folder / "fashion-mnist"
+    parts = []
+    for part, rows in (("train", 6000 if quick else 60_000), ("t10k", 2000 if quick else 10_000)):
+        pixels = idx(folder / f"{part}-images-idx3-ubyte.gz")[:rows].astype(np.float32) / 255
+        labels = idx(folder / f"{part}-labels-idx1-ubyte.gz")[:rows].astype(np.int64)
+        parts.append(DataSet({"image": pixels[:, None]}, labels))
+    return parts[0], parts[1]
+
+
+def idx(path: Path) -> np.ndarray:
+    """Read a gzip-compressed IDX file of unsigned bytes."""
+    content = gzip.decompress(path.read_bytes())
+    shape = np.frombuffer(content, ">u4", content[3], 4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
+
+
+def plans_of(*, quick: bool) -> list[Plan]:
+    """Return the paper's two networks."""
+    torch.manual_seed(0)
+    mlp = nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
+    convnet = nn.Sequential(
+        nn.Conv2d(1, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, 10),
+    )
+    few = Sharing(bits=4, conv_bits=4, bias_bits=4)
+    return [
+        Plan("lenet-300-100", mlp, 1 if quick else 8, 2e-3, 0.95, few, 2 if quick else 14, "40x, 27 KB", 60),
+        Plan("lenet-5", convnet, 1 if quick else 5, 1e-3, 0.97, few, 2 if quick else 8, "39x, 44 KB", 100),
+    ]
+
+
+class Thinning:
+    """Sets more and more weights to zero while a module is trained, and holds them there.
+
+    The share of zeros grows along a cubic (Zhu and Gupta 2017, equation 1) until the fraction UNTIL of the
+    steps. Those go first that are the smallest part of what their layer has left, so that no layer runs dry:
+    w**2 over the sum of u**2 of all |u| >= |w| there (Lee et al. 2021, "Layer-adaptive Sparsity for the
+    Magnitude-based Pruning", equation 2).
+    """
+
+    UNTIL = 0.6
+    UPDATES = 100
+
+    def __init__(self, module: nn.Module, sparsity: float, steps: int) -> None:
+        self.weights = [parameter for parameter in module.parameters() if parameter.ndim >= 2]
+        self.masks = [torch.ones_like(weight) for weight in self.weights]
+        self.sparsity, self.last, self.step = sparsity, steps * self.UNTIL, 0
+        self.every = max(1, steps // self.UPDATES)
+
+    def __call__(self, _: nn.Module) -> None:
+        """Be called after every step."""
+        with torch.no_grad():
+            if self.step % self.every == 0 and self.step < self.last + self.every:
+                part = 1 - min(1.0, self.step / self.last)
+                self.update(self.sparsity * (1 - part**3))
+            for weight, mask in zip(self.weights, self.masks, strict=True):
+                weight.mul_(mask)
+        self.step += 1
+
+    def update(self, sparsity: float) -> None:
+        """Choose anew which weights are zero."""
+        scores = [self.scores(weight) for weight in self.weights]
+        together = torch.cat([score.flatten() for score in scores])
+        gone = int(sparsity * len(together))
+        threshold = together.kthvalue(gone).values if gone else -1
+        self.masks = [(score > threshold).float() for score in scores]
+
+    @staticmethod
+    def scores(weight: torch.Tensor) -> torch.Tensor:
+        """Return what each weight is worth, of the weights' shape."""
+        squares = weight.flatten().double() ** 2
+        order = squares.argsort(descending=True)
+        scores = torch.empty_like(squares)
+        scores[order] = squares[order] / squares[order].cumsum(0)
+        return scores.view(weight.shape).nan_to_num()
+
+
+def prune(plan: Plan, model: Model, context: Context) -> Model:
+    """Return a pruned copy of the model, trained on labels and on what the baseline answers."""
+    module = copy.deepcopy(model.torch_module())
+    rows = lesson_for(model, context).rows
+    settings = TrainingSettings(
+        epochs=plan.pruning_epochs, batch_rows=BATCH, learning_rate=2e-3, weight_decay=1e-4, held_out=0
+    )
+    thinning = Thinning(module, plan.sparsity, plan.pruning_epochs * (len(rows) // BATCH))
+    train(module, rows, TrainingLoss(), settings, context, TrainingHooks(after_step=thinning))
+    return Model(module=module, example=model.example)
+
+
+def share(plan: Plan, model: Model, context: Context) -> Model:
+    """Return the model with shared weights, whose values are trained."""
+    settings = TrainingSettings(
+        epochs=SHARING_EPOCHS, batch_rows=BATCH, learning_rate=5e-4, weight_decay=0.0, held_out=0
+    )
+    return TrainedShare(plan.sharing, settings)(model, context).model
+
+
+def compress(plan: Plan, context: Context, test: DataSet, repository: Path) -> Session:
+    """Print the way of one network, publish both ends of it, and return a session of the decoded one."""
+    started = time.monotonic()
+    example = {"image": test.inputs["image"][:1]}
+    settings = TrainingSettings(epochs=plan.epochs, batch_rows=BATCH, learning_rate=plan.learning_rate)
+    rows = rows_of(context.training, ["image"]) if context.training is not None else None
+    assert rows is not None
+    train(plan.module, rows, TrainingLoss(), settings, context)
+    model = Model(module=plan.module.eval(), example=example)
+    context = Context(
+        workspace=context.workspace,
+        calibration=context.calibration,
+        training=context.training,
+        baseline=plan.module,
+        seed=context.seed,
+        threads=context.threads,
+    )
+    stages = [stage("fp32", Export()(model, context).model.onnx_path(), test)]
+    publish(repository, plan.name, "baseline", stages[0], None)
+    coded = b""
+    for name, step in (("pruned", prune), ("pruned, shared", share)):
+        model = step(plan, model, context)
+        exported = Export()(model, context).model
+        file = Encode()(exported, context).model.onnx_path()
+        path = decoded(file, context.new_path("decoded"))
+        coded = file.read_bytes()
+        found = stage(f"{name}, coded", path, test)
+        found.bytes = len(coded)
+        plain = path.read_bytes()
+        found.details = f"(the same graph in xz: {len(lzma.compress(plain, preset=9))})"
+        stages.append(found)
+    publish(repository, plan.name, "coded", stages[-1], coded)
+    table(plan, stages, test, time.monotonic() - started)
+    speed(coded)
+    session = stages[-1].session
+    assert session is not None
+    return session
+
+
+def stage(name: str, path: Path, test: DataSet) -> Stage:
+    """Return a graph's bytes and its answers to the test images."""
+    session, images = Session(path, SessionSettings()), test.inputs["image"]
+    parts = [session.run({"image": images[at : at + 1000]})["output"] for at in range(0, len(images), 1000)]
+    return Stage(name, path.stat().st_size, np.concatenate(parts), session=session)
+
+
+def table(plan: Plan, stages: list[Stage], test: DataSet, seconds: float) -> None:
+    """Print a network's stages."""
+    labels = test.labels
+    assert labels is not None
+    print(f"\n{plan.name} ({seconds:.0f} s)")
+    print(f"{'':32}{'bytes':>10}{'smaller':>9}{'accuracy':>10}  95 % interval")
+    for found in stages:
+        right = int((found.answers.argmax(axis=1) == labels).sum())
+        low, high = wilson(right, len(labels))
+        ratio = stages[0].bytes / found.bytes
+        print(
+            f"{found.name:32}{found.bytes:>10}{ratio:>8.1f}x{right / len(labels):>10.2%}"
+            f"  {low:.2%} to {high:.2%}  {found.details}"
+        )
+    print(f"{'Han et al. 2016, on MNIST':32}{plan.paper:>19}   (target here: {plan.target}x)")
+
+
+def speed(coded: bytes) -> None:
+    """Print how fast the file is decoded."""
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        length = len(decode(coded))
+        seconds.append(time.perf_counter() - started)
+    print(f"decoded in {min(seconds) * 1e3:.1f} ms, {length / 4 / min(seconds) / 1e6:.1f} million weights/s")
+
+
+def publish(repository: Path, model: str, variant: str, found: Stage, coded: bytes | None) -> None:
+    """Publish a variant with golden samples."""
+    assert found.session is not None
+    images = np.zeros((2, 1, 28, 28), np.float32)
+    images[1, 0, 7:21, 7:21] = 1
+    samples = GoldenSamples({"image": images}, found.session.run({"image": images}))
+
+    def fill(folder: Path) -> None:
+        assert found.session is not None
+        if coded is not None:
+            (folder / CODED_FILE).write_bytes(coded)
+        else:
+            (folder / MODEL_FILE).write_bytes(found.session.path.read_bytes())
+        write_golden(folder, samples)
+
+    manifest = VariantManifest(
+        model=model, variant=variant, golden=Golden(file=GOLDEN_FILE, relative_tolerance=1e-3)
+    )
+    manifest.lineage.parent = "" if coded is None else "baseline"
+    publish_variant(repository, manifest, fill)
+
+
+def serve(repository: Path, sessions: dict[str, Session], test: DataSet) -> None:
+    """Ask a real server for the coded variants and compare."""
+    images = test.inputs["image"][:SERVED_ROWS]
+    with serving(repository) as address, Client(address) as client:
+        print(f"\nserved from {CODED_FILE}, {SERVED_ROWS} images, against onnxruntime on the decoded graph")
+        for model, session in sessions.items():
+            served = client.predict(model, {"image": images}, variant="coded").outputs["output"]
+            expected = session.run({"image": images})["output"]
+            difference = float(np.abs(served - expected).max())
+            print(f"{model:32}largest difference {difference:.1e}")
+            if not np.allclose(served, expected, rtol=1e-5, atol=1e-5):
+                sys.exit(f"The server answers otherwise than the decoded {model}.")
+
+
+@contextmanager
+def serving(repository: Path) -> Iterator[str]:
+    """Run the server on free ports of the loopback interface, and yield where it answers."""
+    program = Path(sys.executable).with_name("flyweight")
+    command = [program, "serve", repository, "--port", "0", "--metrics-port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            with selectors.DefaultSelector() as selector:
+                selector.register(process.stdout, selectors.EVENT_READ)
+                line = process.stdout.readline() if selector.select(PATIENCE_SECONDS) else ""
+            if not line.startswith("flyweight ready grpc="):
+                sys.exit(f"The server did not become ready ({line.strip()}).")
+            yield line.split("grpc=")[1].split()[0]
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    main()

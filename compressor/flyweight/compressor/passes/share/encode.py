@@ -1,0 +1,84 @@
+"""Coding an ONNX model into one file that the server loads as it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from google.protobuf.message import EncodeError
+
+from flyweight.compressor.errors import ModelError, PassError
+from flyweight.compressor.model import CODED_SUFFIX, Model
+from flyweight.compressor.onnx_model import load_graph
+from flyweight.compressor.passes.base import Form, Pass, PassResult
+from flyweight.compressor.passes.share.tidy import tidy
+from flyweight.protos.coded import CodedError, decode, decode_file, encode
+
+if TYPE_CHECKING:
+    from flyweight.compressor.context import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Encode(Pass):
+    """Entropy-codes a model into one file (Han, Mao and Dally 2016, section 4; rANS in Huffman's place).
+
+    The graph that comes out of it is the one that went in, bit for bit, so neither accuracy nor speed
+    changes, and a server decodes it when it loads it. It pays where weights repeat: after sparsify and share,
+    or in int8; plain fp32 weights lose about a sixth.
+
+    Attributes:
+        strip: takes descriptions, metadata and inferred shapes out of the graph before, which nobody needs
+            who runs it.
+    """
+
+    name: ClassVar[str] = "encode"
+    needs: ClassVar[Form] = Form.ONNX
+    gives: ClassVar[Form] = Form.CODED
+
+    strip: bool = True
+
+    def apply(self, model: Model, context: "Context") -> PassResult:
+        """Return the coded model.
+
+        Raises:
+            PassError: it is larger than protobuf allows in one file.
+            ModelError: it cannot be read.
+        """
+        graph = load_graph(model.onnx_path())
+        if self.strip:
+            tidy(graph)
+        try:
+            content = graph.SerializeToString()
+        except (EncodeError, ValueError) as error:
+            raise PassError(
+                "The model has 2 GiB of weights or more, which no single file holds; leave encode out."
+            ) from error
+        context.check_time()
+        try:
+            coded = encode(content)
+            context.check_time()
+            if decode(coded) != content:
+                raise PassError("The coded file does not decode to the model; this is a bug in flyweight.")
+        except CodedError as error:
+            raise PassError(f"The model cannot be coded: {error}.") from error
+        path = context.new_path("encode", f".onnx{CODED_SUFFIX}")
+        path.write_bytes(coded)
+        note = (
+            f"{len(content)} bytes coded into {len(coded)}, {len(content) / len(coded):.1f} times fewer; "
+            "decoded bit for bit when loaded."
+        )
+        return PassResult(Model(path=path), changed=True, notes=(note,))
+
+
+def decoded(path: Path, new_path: Path) -> Path:
+    """Write the ONNX file that a coded file stands for to `new_path`, and return that.
+
+    Raises:
+        ModelError: it cannot be decoded, or the new file not be written.
+    """
+    try:
+        new_path.write_bytes(decode_file(path))
+    except CodedError as error:
+        raise ModelError(str(error)) from error
+    except OSError as error:
+        raise ModelError(f"{new_path} cannot be written ({error.strerror}).") from error
+    return new_path
