@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from flyweight.compressor.passes.quantize.histogram import BINS, Extremes, Histogram, divergence
+from flyweight.compressor.passes.quantize.histogram import (
+    BINS,
+    Extremes,
+    Histogram,
+    divergence,
+    squared_error,
+)
 
 
 def histogram_of(values: np.ndarray) -> Histogram:
@@ -71,3 +77,38 @@ def test_a_single_value_is_its_own_range() -> None:
     histogram = histogram_of(np.full(10, 2.5))
     assert histogram.percentile_range(99) == (2.5, 2.5)
     assert histogram.entropy_range() == (2.5, 2.5)
+    assert histogram.mse_range() == (2.5, 2.5)
+
+
+def test_counts_are_numpys() -> None:
+    values = np.random.default_rng(0).standard_normal(5000)
+    expected, _ = np.histogram(values, bins=BINS, range=(values.min(), values.max()))
+    assert (histogram_of(values).counts == expected).mean() > 0.99
+    assert histogram_of(values).counts.sum() == 5000
+
+
+def test_what_is_not_finite_is_not_counted() -> None:
+    histogram = Histogram(0.0, 1.0)
+    histogram.add(np.array([np.nan, np.inf, -np.inf, 0.5]))
+    assert histogram.counts.sum() == 1
+
+
+def test_the_squared_error_is_as_computed_by_hand() -> None:
+    """Steps of 1 over [0, 255]: 0.4 becomes 0, 256.5 becomes 255; 3 * 0.16 + 1 * 2.25."""
+    assert squared_error(np.array([0.4, 256.5]), np.array([3, 1]), 0.0, 255.0) == pytest.approx(2.73)
+
+
+def test_mse_clips_an_outlier_and_is_never_worse_than_minmax() -> None:
+    values = np.concatenate([np.random.default_rng(0).normal(0, 1, 1_000_000), [20.0]])
+    low, high = histogram_of(values).mse_range()
+    assert high < 12
+    assert error_of(values, low, high) <= error_of(values, values.min(), values.max())
+
+
+def test_mse_keeps_a_uniform_distribution_whole() -> None:
+    low, high = histogram_of(np.linspace(-1, 1, 100_000)).mse_range()
+    assert (low, high) == pytest.approx((-1, 1), abs=0.03)
+
+
+def error_of(values: np.ndarray, low: float, high: float) -> float:
+    return squared_error(values, np.ones(len(values)), low, high)

@@ -11,7 +11,14 @@ from flyweight.compressor.errors import DataError, PassError, RecipeError
 from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import load_graph
 from flyweight.compressor.passes.base import Pass
-from flyweight.compressor.passes.quantize import DynamicInt8, Fp16Storage, StaticInt8
+from flyweight.compressor.passes.quantize import (
+    DynamicInt8,
+    Equalize,
+    Fp16Storage,
+    MixedInt8,
+    StaticInt8,
+    WeightOnly,
+)
 from flyweight.compressor.processor import Processor
 from flyweight.compressor.sessions import Session, SessionSettings
 
@@ -19,7 +26,12 @@ PASSES = [
     StaticInt8(),
     StaticInt8(calibration="percentile", percentile=99.9),
     StaticInt8(calibration="entropy"),
+    StaticInt8(calibration="mse"),
     StaticInt8(per_channel=False),
+    StaticInt8(symmetric=True),
+    StaticInt8(rounding="adaround"),
+    MixedInt8(),
+    WeightOnly(),
     DynamicInt8(),
     DynamicInt8(convolutions="integer"),
     Fp16Storage(),
@@ -54,14 +66,17 @@ def test_a_pass_does_not_touch_its_input(step: Pass, models, rows, context_of) -
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("step", [StaticInt8(), DynamicInt8(), Fp16Storage()], ids=repr)
+ONE_OF_EACH = [StaticInt8(), DynamicInt8(), Fp16Storage(), MixedInt8(), WeightOnly(), WeightOnly(bits=4)]
+
+
+@pytest.mark.parametrize("step", ONE_OF_EACH, ids=repr)
 def test_weights_in_constant_nodes_are_compressed_as_well(step: Pass, models, rows, context_of) -> None:
     path = models.mlp(constants=True)
     made = step(Model(path=path), context_of(rows(x=(16,)))).model.onnx_path()
     assert made.stat().st_size < 0.8 * path.stat().st_size
 
 
-@pytest.mark.parametrize("step", [StaticInt8(), DynamicInt8(), Fp16Storage()], ids=repr)
+@pytest.mark.parametrize("step", ONE_OF_EACH, ids=repr)
 def test_a_fixed_batch_stays_fixed(step: Pass, models, rows, context_of) -> None:
     path = models.mlp(batch=4)
     made = step(Model(path=path), context_of(rows(samples=10, x=(16,)))).model.onnx_path()
@@ -88,7 +103,7 @@ def test_ranges_are_those_of_the_calibration_data(models, rows, context_of) -> N
 
 def test_weights_use_seven_bits_where_products_can_saturate(models, rows, context_of, monkeypatch) -> None:
     monkeypatch.setattr(
-        "flyweight.compressor.passes.quantize.static_int8.this_processor",
+        "flyweight.compressor.passes.quantize.opening.this_processor",
         lambda: Processor("old", ("avx2",), 1),
     )
     result = StaticInt8()(Model(path=models.convnet()), context_of(rows(image=(3, 16, 16))))
@@ -109,7 +124,9 @@ def test_excluded_layers_stay_in_floating_point(models, rows, context_of) -> Non
     assert "w2" not in floats
 
 
-@pytest.mark.parametrize("step", [StaticInt8(), DynamicInt8()], ids=repr)
+@pytest.mark.parametrize(
+    "step", [StaticInt8(), DynamicInt8(), MixedInt8(), WeightOnly(), Equalize()], ids=repr
+)
 def test_a_quantized_model_is_not_quantized_again(step: Pass, models, rows, context_of) -> None:
     context = context_of(rows(image=(3, 16, 16)))
     quantized = StaticInt8()(Model(path=models.convnet()), context).model
@@ -117,7 +134,9 @@ def test_a_quantized_model_is_not_quantized_again(step: Pass, models, rows, cont
         step(quantized, context)
 
 
-@pytest.mark.parametrize("step", [StaticInt8(), DynamicInt8()], ids=repr)
+@pytest.mark.parametrize(
+    "step", [StaticInt8(), DynamicInt8(), MixedInt8(), WeightOnly(), Equalize()], ids=repr
+)
 def test_a_graph_without_weighted_layers_is_refused(step: Pass, models, rows, context_of) -> None:
     path = models.identity(TensorProto.FLOAT, ["n", 4])
     with pytest.raises(PassError, match="no Conv, Gemm or MatMul"):
@@ -147,14 +166,48 @@ def test_an_old_opset_is_raised(models, rows, context_of) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: StaticInt8(calibration="max"), "minmax, percentile or entropy, not 'max'"),  # type: ignore[arg-type]
+        (lambda: StaticInt8(calibration="max"), "minmax, percentile, entropy or mse, not 'max'"),  # type: ignore[arg-type]
         (lambda: StaticInt8(percentile=20), "above 50"),
+        (lambda: StaticInt8(rounding="up"), "nearest or adaround, not 'up'"),  # type: ignore[arg-type]
+        (lambda: MixedInt8(calibration="max"), "minmax, percentile, entropy or mse, not 'max'"),  # type: ignore[arg-type]
+        (lambda: MixedInt8(spared="half"), "float or dynamic, not 'half'"),  # type: ignore[arg-type]
+        (lambda: MixedInt8(percentile=10), "above 50"),
+        (lambda: MixedInt8(target_db=0), "above 0"),
+        (lambda: MixedInt8(most_spared=2), "from 0 to 1, not 2"),
+        (lambda: WeightOnly(bits=3), "4 or 8, not 3"),  # type: ignore[arg-type]
+        (lambda: WeightOnly(block=17), "not 17"),
+        (lambda: Equalize(clips="keep"), "skip, scale or drop, not 'keep'"),  # type: ignore[arg-type]
         (lambda: DynamicInt8(convolutions="fast"), "keep, store or integer, not 'fast'"),
     ],
 )
 def test_options_without_meaning_are_refused(make, sentence: str) -> None:
     with pytest.raises(RecipeError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize("step", [StaticInt8(), MixedInt8(), WeightOnly(), Equalize()], ids=repr)
+def test_weights_that_are_no_numbers_are_named(step: Pass, models, rows, context_of) -> None:
+    model = onnx.load(models.mlp())
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[0, :3] = np.nan, np.inf, -np.inf
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w1"))
+    path = models.folder / "broken.onnx"
+    onnx.save_model(model, path)
+    with pytest.raises(PassError, match="'w1' holds 3 values that are not finite; repair the model"):
+        step(Model(path=path), context_of(rows(x=(16,))))
+
+
+@pytest.mark.parametrize("step", [StaticInt8(), MixedInt8(), WeightOnly(), Equalize()], ids=repr)
+def test_weights_inside_branches_alone_are_nothing_to_quantize(step: Pass, models, rows, context_of) -> None:
+    with pytest.raises(PassError, match="no Conv, Gemm or MatMul"):
+        step(Model(path=models.choosing()), context_of(rows(x=(8,))))
+
+
+def test_nothing_is_left_when_every_layer_is_excluded(models, rows, context_of) -> None:
+    with pytest.raises(PassError, match="Every layer with weights is excluded"):
+        StaticInt8(exclude=("Conv", "Gemm"))(
+            Model(path=models.convnet()), context_of(rows(image=(3, 16, 16)))
+        )
 
 
 def test_nothing_is_printed(models, rows, context_of, capfd) -> None:

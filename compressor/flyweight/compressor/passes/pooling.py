@@ -6,6 +6,8 @@ from typing import Final
 import onnx
 from onnx import helper, numpy_helper
 
+from flyweight.compressor.onnx_model import all_graphs
+
 SPATIAL_RANKS: Final = (3, 4, 5)
 """Batch, channels, and one to three spatial axes: what GlobalAveragePool pools."""
 
@@ -71,7 +73,7 @@ def _ranks(model: onnx.ModelProto) -> dict[str, int]:
 
 def _drop_unused(model: onnx.ModelProto) -> None:
     """Remove constants that nobody reads any more, and the shapes that were noted for tensors now gone."""
-    read = {name for node in model.graph.node for name in node.input}
+    read = {name for graph in all_graphs(model.graph) for node in graph.node for name in node.input}
     read |= {output.name for output in model.graph.output}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del model.graph.initializer[:]

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from flyweight.compressor.data import DataSet
 
 Array = NDArray[Any]
-Method = Literal["minmax", "percentile", "entropy"]
+Method = Literal["minmax", "percentile", "entropy", "mse"]
 Range = tuple[float, float]
 
+METHODS: Final[tuple[Method, ...]] = ("minmax", "percentile", "entropy", "mse")
+
 # Activations of one batch held at once; more rows than 32 gain nothing.
-_BUDGET_BYTES: Final = 256 << 20
+_BUDGET_BYTES: Final = 64 << 20
 _MOST_ROWS: Final = 32
 
 
@@ -41,14 +43,16 @@ class Observer:
     names: Sequence[str]
     rows: int
 
-    def activations(self, context: "Context", what: str) -> Iterator[Mapping[str, Array]]:
-        """Yield the observed tensors of one batch after the other."""
+    def activations(self, context: "Context", what: str) -> Iterator[tuple[int, Mapping[str, Array]]]:
+        """Yield, for one batch after the other, its rows and the observed tensors."""
         rows = self.layout.rows or self.rows
         total = -(-self.layout.usable(self.data.samples) // rows)
         for done, feed in enumerate(self.layout.feeds(self.data, rows)):
+            context.check_time()
             context.progress(what, done, total)
             values = self.session.run(feed)
-            yield {name: values[name] if name in values else feed[name] for name in self.names}
+            count = self.layout.rows or len(next(iter(feed.values())))
+            yield count, {name: values[name] if name in values else feed[name] for name in self.names}
         context.progress(what, total, total)
 
 
@@ -65,7 +69,7 @@ def observe_ranges(
     """
     observer = _observer(model, names, context)
     extremes = {name: Extremes() for name in names}
-    for batch in observer.activations(context, "calibrating"):
+    for _, batch in observer.activations(context, "calibrating"):
         for name, values in batch.items():
             extremes[name].add(values)
     seen = {name: extreme for name, extreme in extremes.items() if extreme.seen}
@@ -74,17 +78,43 @@ def observe_ranges(
     if method == "minmax":
         return {name: (extreme.low, extreme.high) for name, extreme in seen.items()}
     histograms = {name: Histogram(extreme.low, extreme.high) for name, extreme in seen.items()}
-    for batch in observer.activations(context, "counting values"):
+    for _, batch in observer.activations(context, "counting values"):
         for name, histogram in histograms.items():
             histogram.add(batch[name])
+    return {name: _range(histogram, method, percentile) for name, histogram in histograms.items()}
+
+
+def _range(histogram: Histogram, method: Method, percentile: float) -> Range:
     if method == "percentile":
-        return {name: histogram.percentile_range(percentile) for name, histogram in histograms.items()}
-    return {name: histogram.entropy_range() for name, histogram in histograms.items()}
+        return histogram.percentile_range(percentile)
+    return histogram.entropy_range() if method == "entropy" else histogram.mse_range()
+
+
+def symmetric(ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Return each range widened to be symmetric about zero; one that begins or ends at zero keeps its side.
+
+    The zero point is then 128, or 0 for what is never negative.
+    """
+    return {
+        name: (low, high) if low >= 0 or high <= 0 else (-max(-low, high), max(-low, high))
+        for name, (low, high) in ranges.items()
+    }
+
+
+def observe(
+    model: onnx.ModelProto, names: Sequence[str], context: "Context", what: str
+) -> Iterator[tuple[int, Mapping[str, Array]]]:
+    """Yield, for one batch of the calibration data after the other, its rows and the tensors in `names`.
+
+    Raises:
+        DataError: the data do not fit the model.
+    """
+    yield from _observer(model, names, context).activations(context, what)
 
 
 def _observer(model: onnx.ModelProto, names: Sequence[str], context: "Context") -> Observer:
     path = _observed(model, names, context.new_path("calibrate"))
-    session = Session(path, SessionSettings(threads=context.threads, optimise=False))
+    session = Session(path, SessionSettings(threads=context.threads))
     layout = fit(context.calibration, session.signature)
     feed = layout.feed(context.calibration.rows(0, layout.rows or 1))
     size = sum(array.nbytes for array in session.run(feed).values())

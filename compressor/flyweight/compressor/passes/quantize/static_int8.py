@@ -1,19 +1,23 @@
 """Static 8-bit quantization: ranges are learned beforehand, and stretches of the graph run in integers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import onnx
 
 from flyweight.compressor.errors import PassError, RecipeError
-from flyweight.compressor.foreign import run_foreign
 from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import save_graph
 from flyweight.compressor.passes.base import Form, Pass, PassResult
-from flyweight.compressor.passes.quantize.calibration import Method, Range, float32_range, observe_ranges
-from flyweight.compressor.passes.quantize.preparation import prepare
-from flyweight.compressor.passes.quantize.suitability import WEIGHTED, activations, check_can_quantize
-from flyweight.compressor.processor import this_processor
+from flyweight.compressor.passes.pooling import pool_globally
+from flyweight.compressor.passes.quantize.adaround import Rounding, learn_rounding
+from flyweight.compressor.passes.quantize.bias_correction import correct_biases
+from flyweight.compressor.passes.quantize.calibration import METHODS, Method, Range, observe_ranges, symmetric
+from flyweight.compressor.passes.quantize.opening import open_graph
+from flyweight.compressor.passes.quantize.placement import Placement, place, quantized_operators
+from flyweight.compressor.passes.quantize.stem import pad_stems
+from flyweight.compressor.passes.quantize.suitability import activations, weighted_nodes
 from flyweight.compressor.sessions import quiet_tools
 
 if TYPE_CHECKING:
@@ -31,8 +35,12 @@ class StaticInt8(Pass):
 
     Attributes:
         per_channel: one scale for each output channel of a weight instead of one for all.
-        calibration: how ranges are chosen: minmax, percentile or entropy.
+        calibration: how ranges are chosen: minmax, percentile, entropy or mse (histogram.py).
         percentile: the share of values kept by `percentile`, in percent.
+        symmetric: ranges of signed activations are symmetric about zero. Needed where a runtime has no zero
+            points; onnxruntime's kernels take either at the same speed, so the tighter is the default.
+        bias_correction: shift biases by what quantization shifts each channel's mean (bias_correction.py).
+        rounding: of weights: to the nearest, or learned (adaround.py), which takes some seconds more.
         reduce_range: weights in 7 bits, so that products cannot saturate on processors without VNNI; None
             decides by the processor this runs on.
         exclude: nodes by name, or operators by type, that stay in floating point.
@@ -45,6 +53,9 @@ class StaticInt8(Pass):
     per_channel: bool = True
     calibration: Method = "minmax"
     percentile: float = 99.999
+    symmetric: bool = False
+    bias_correction: bool = True
+    rounding: Rounding = "nearest"
     reduce_range: bool | None = None
     exclude: tuple[str, ...] = ()
 
@@ -54,8 +65,10 @@ class StaticInt8(Pass):
         Raises:
             RecipeError: one has no meaning.
         """
-        if self.calibration not in {"minmax", "percentile", "entropy"}:
-            raise RecipeError(f"calibration is minmax, percentile or entropy, not {self.calibration!r}.")
+        if self.calibration not in METHODS:
+            raise RecipeError(f"calibration is minmax, percentile, entropy or mse, not {self.calibration!r}.")
+        if self.rounding not in {"nearest", "adaround"}:
+            raise RecipeError(f"rounding is nearest or adaround, not {self.rounding!r}.")
         if not 50 < self.percentile <= 100:
             raise RecipeError(f"percentile is above 50 and at most 100, not {self.percentile}.")
 
@@ -63,58 +76,43 @@ class StaticInt8(Pass):
         """Return the quantized model.
 
         Raises:
-            PassError: there is nothing to quantize, the model is quantized already, or onnxruntime cannot
-                handle it.
+            PassError: there is nothing to quantize, the model is quantized already, its weights are not
+                finite, or onnxruntime cannot handle it.
         """
         with quiet_tools():
-            graph = prepare(model.onnx_path(), context.new_path)
-            check_can_quantize(graph)
-            operators = _operators(self.exclude)
-            names = activations(graph, operators)
-            ranges = observe_ranges(graph, names, self.calibration, self.percentile, context)
-            reduced = self.reduce_range
-            if reduced is None:
-                reduced = not this_processor().multiplies_bytes_exactly
-            quantized = run_foreign(
-                lambda: self._quantized(graph, operators, ranges, reduced=reduced),
-                lambda reason: PassError(f"onnxruntime cannot quantize this graph statically ({reason})."),
+            opening = open_graph(model, context, reduce_range=self.reduce_range, rewrite=pool_globally)
+            graph = opening.graph
+            operators = quantized_operators(self.exclude)
+            layers = weighted_nodes(graph, self.exclude)
+            if not layers:
+                raise PassError("Every layer with weights is excluded: there is nothing left to quantize.")
+            ranges = observe_ranges(
+                graph, activations(graph, operators), self.calibration, self.percentile, context
             )
+            if self.symmetric:
+                ranges = symmetric(ranges)
+            placement = Placement(operators, self.exclude, self.per_channel, opening.reduced, self.symmetric)
+            notes = self._improve(graph, ranges, placement, context)
+            quantized = place(graph, ranges, placement)
+            stems = pad_stems(quantized)
             path = save_graph(quantized, context.new_path("static-int8"))
-        layers = sum(node.op_type in WEIGHTED for node in graph.graph.node)
-        samples = context.calibration.samples
-        notes = [f"{layers} layers in int8, calibrated by {self.calibration} on {samples} samples."]
-        if reduced:
-            notes.append("Weights use 7 bits, because products of bytes can saturate on this processor.")
-        return PassResult(Model(path=path), changed=True, notes=tuple(notes))
+        told = f"{len(layers)} layers in int8, calibrated by {self.calibration} on "
+        told += f"{context.calibration.samples} samples."
+        if stems:
+            notes.append("The input's channels were padded to a multiple of 4, which integer kernels want.")
+        return PassResult(Model(path=path), changed=True, notes=(told, *notes, *opening.notes))
 
-    def _quantized(
-        self, graph: onnx.ModelProto, operators: list[str], ranges: dict[str, Range], *, reduced: bool
-    ) -> onnx.ModelProto:
-        from onnxruntime.quantization import QuantType
-        from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
-        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-
-        quantizer = QDQQuantizer(
-            graph,
-            self.per_channel,
-            reduced,
-            QuantType.QInt8,
-            QuantType.QUInt8,
-            TensorsData(CalibrationMethod.MinMax, {name: float32_range(ranges[name]) for name in ranges}),
-            [],
-            [node.name for node in graph.graph.node if node.name in self.exclude],
-            operators,
-            {"ActivationSymmetric": False, "WeightSymmetric": True},
-        )
-        quantizer.quantize_model()
-        # The quantizer appends what it adds; the format wants every node after those it reads from.
-        quantizer.model.topological_sort()
-        quantized: onnx.ModelProto = quantizer.model.model
-        return quantized
-
-
-def _operators(exclude: tuple[str, ...]) -> list[str]:
-    """Return what onnxruntime's placement quantizes by default, less what the user excludes."""
-    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
-
-    return sorted((set(QDQRegistry) | set(QLinearOpsRegistry)) - set(exclude))
+    def _improve(
+        self, graph: onnx.ModelProto, ranges: Mapping[str, Range], placement: Placement, context: "Context"
+    ) -> list[str]:
+        """Round weights and shift biases as asked, in place, and return sentences about it."""
+        notes, original = [], onnx.ModelProto()
+        original.CopyFrom(graph)
+        if self.rounding == "adaround":
+            rounded, gain = learn_rounding(graph, ranges, placement, context, centred=self.bias_correction)
+            notes.append(f"Rounding was learned for {rounded} layers: {gain:.0%} less squared error in each.")
+        if self.bias_correction:
+            corrected = correct_biases(graph, original, ranges, placement, context)
+            if corrected:
+                notes.append(f"The biases of {corrected} layers were corrected for the shift of their means.")
+        return notes

@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from typing import Final
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from flyweight.compressor.errors import PassError
 
@@ -27,7 +28,7 @@ _FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
 
 
 def check_can_quantize(model: onnx.ModelProto) -> None:
-    """Refuse a graph that is quantized already, or that has no weights to quantize.
+    """Refuse a graph that is quantized already, or that has no finite weights to quantize.
 
     Raises:
         PassError: as said.
@@ -43,6 +44,24 @@ def check_can_quantize(model: onnx.ModelProto) -> None:
         raise PassError("The model's weights are fp16; give the model in fp32.")
     if TensorProto.DOUBLE in types and TensorProto.FLOAT not in types:
         raise PassError("The model's weights are float64; give the model in fp32.")
+    check_finite_weights(model)
+
+
+def check_finite_weights(model: onnx.ModelProto) -> None:
+    """Refuse weights that are no numbers: a scale made of them makes the whole layer not-a-number.
+
+    Raises:
+        PassError: an fp32 weight of a weighted layer holds infinite or not-a-number values.
+    """
+    weighted = {name for node in model.graph.node if node.op_type in WEIGHTED for name in node.input}
+    for tensor in model.graph.initializer:
+        if tensor.name not in weighted or tensor.data_type != TensorProto.FLOAT:
+            continue
+        broken = int((~np.isfinite(numpy_helper.to_array(tensor))).sum())
+        if broken:
+            raise PassError(
+                f"The weight {tensor.name!r} holds {broken} values that are not finite; repair the model."
+            )
 
 
 def activations(model: onnx.ModelProto, operators: Collection[str]) -> list[str]:
@@ -59,3 +78,12 @@ def activations(model: onnx.ModelProto, operators: Collection[str]) -> list[str]
             if value is not None and name not in stored and value.type.tensor_type.elem_type in _FLOATS:
                 found[name] = None
     return list(found)
+
+
+def weighted_nodes(model: onnx.ModelProto, exclude: Collection[str] = ()) -> list[onnx.NodeProto]:
+    """Return the layers with weights that are not excluded, by name or by type, in the graph's order."""
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type in WEIGHTED and not {node.name, node.op_type} & set(exclude)
+    ]
