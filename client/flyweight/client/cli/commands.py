@@ -19,6 +19,7 @@ SUMMARIES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "compress": "Compress a model, measure every variant, publish the ones that pay.",
         "report": "Write the HTML report of a compression.",
+        "passes": "List what compression recipes are made of, or explain one pass.",
         "check": "Check a model repository as the server would read it.",
         "serve": "Serve every variant in a model repository.",
         "predict": "Send the rows of an .npz file to a model.",
