@@ -1,17 +1,17 @@
 """Deep Compression of its paper's two networks, on Fashion-MNIST: prune, share, encode, serve.
 
-Trains LeNet-300-100 and (Caffe's) LeNet-5 as the baselines, prunes them by magnitude while they are trained
-on labels and on what the baseline answers, shares what is left from small codebooks whose entries are
-trained, and encodes it. Prints the bytes of every stage on disk, accuracy on the 10,000 test images with 95 %
-intervals (Wilson), and beside it what the paper reached on MNIST (Han, Mao and Dally 2016, table 1). Last, a
-real server loads the coded files and has to answer what onnxruntime answers for the decoded graphs.
+Trains LeNet-300-100 and (Caffe's) LeNet-5 as the baselines, prunes them gradually (`sparsify`, scope lamp)
+while they are trained on labels and on what the baseline answers, shares what is left from small codebooks
+whose entries are trained, and encodes it. Prints the bytes of every stage on disk, accuracy on the 10,000
+test images with 95 % intervals (Wilson), and beside it what the paper reached on MNIST (Han, Mao and Dally
+2016, table 1). Last, a real server loads the coded files and has to answer what onnxruntime answers for the
+decoded graphs.
 
 Reads the four files of Fashion-MNIST below --data or $FLYWEIGHT_DATA. About five minutes on two cores;
 --quick trains a little on a part and shows the way, not the figures.
 """
 
 import argparse
-import copy
 import gzip
 import lzma
 import os
@@ -34,14 +34,15 @@ from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.evaluate.intervals import wilson
 from flyweight.compressor.model import Model
-from flyweight.compressor.passes.distill.lesson import lesson_for
 from flyweight.compressor.passes.distill.losses import TrainingLoss
 from flyweight.compressor.passes.export import Export
+from flyweight.compressor.passes.prune.scope import Scope
+from flyweight.compressor.passes.prune.sparsify import Sparsify
 from flyweight.compressor.passes.share.encode import Encode, decoded
 from flyweight.compressor.passes.share.grouping import Sharing
 from flyweight.compressor.passes.share.trained import TrainedShare
 from flyweight.compressor.sessions import Session, SessionSettings
-from flyweight.compressor.training import TrainingHooks, TrainingSettings, rows_of, train
+from flyweight.compressor.training import TrainingSettings, rows_of, train
 from flyweight.protos.coded import decode
 from flyweight.protos.manifest.v1.manifest_pb2 import Golden, VariantManifest
 from flyweight.protos.variant import GOLDEN_FILE, MODEL_FILE, GoldenSamples, publish_variant, write_golden
@@ -152,62 +153,12 @@ def plans_of(*, quick: bool) -> list[Plan]:
     ]
 
 
-class Thinning:
-    """Sets more and more weights to zero while a module is trained, and holds them there.
-
-    The share of zeros grows along a cubic (Zhu and Gupta 2017, equation 1) until the fraction UNTIL of the
-    steps. Those go first that are the smallest part of what their layer has left, so that no layer runs dry:
-    w**2 over the sum of u**2 of all |u| >= |w| there (Lee et al. 2021, "Layer-adaptive Sparsity for the
-    Magnitude-based Pruning", equation 2).
-    """
-
-    UNTIL = 0.6
-    UPDATES = 100
-
-    def __init__(self, module: nn.Module, sparsity: float, steps: int) -> None:
-        self.weights = [parameter for parameter in module.parameters() if parameter.ndim >= 2]
-        self.masks = [torch.ones_like(weight) for weight in self.weights]
-        self.sparsity, self.last, self.step = sparsity, steps * self.UNTIL, 0
-        self.every = max(1, steps // self.UPDATES)
-
-    def __call__(self, _: nn.Module) -> None:
-        """Be called after every step."""
-        with torch.no_grad():
-            if self.step % self.every == 0 and self.step < self.last + self.every:
-                part = 1 - min(1.0, self.step / self.last)
-                self.update(self.sparsity * (1 - part**3))
-            for weight, mask in zip(self.weights, self.masks, strict=True):
-                weight.mul_(mask)
-        self.step += 1
-
-    def update(self, sparsity: float) -> None:
-        """Choose anew which weights are zero."""
-        scores = [self.scores(weight) for weight in self.weights]
-        together = torch.cat([score.flatten() for score in scores])
-        gone = int(sparsity * len(together))
-        threshold = together.kthvalue(gone).values if gone else -1
-        self.masks = [(score > threshold).float() for score in scores]
-
-    @staticmethod
-    def scores(weight: torch.Tensor) -> torch.Tensor:
-        """Return what each weight is worth, of the weights' shape."""
-        squares = weight.flatten().double() ** 2
-        order = squares.argsort(descending=True)
-        scores = torch.empty_like(squares)
-        scores[order] = squares[order] / squares[order].cumsum(0)
-        return scores.view(weight.shape).nan_to_num()
-
-
 def prune(plan: Plan, model: Model, context: Context) -> Model:
     """Return a pruned copy of the model, trained on labels and on what the baseline answers."""
-    module = copy.deepcopy(model.torch_module())
-    rows = lesson_for(model, context).rows
     settings = TrainingSettings(
-        epochs=plan.pruning_epochs, batch_rows=BATCH, learning_rate=2e-3, weight_decay=1e-4, held_out=0
+        epochs=plan.pruning_epochs, batch_rows=BATCH, learning_rate=2e-3, weight_decay=1e-4
     )
-    thinning = Thinning(module, plan.sparsity, plan.pruning_epochs * (len(rows) // BATCH))
-    train(module, rows, TrainingLoss(), settings, context, TrainingHooks(after_step=thinning))
-    return Model(module=module, example=model.example)
+    return Sparsify(plan.sparsity, scope=Scope.LAMP, gradual=True, training=settings)(model, context).model
 
 
 def share(plan: Plan, model: Model, context: Context) -> Model:

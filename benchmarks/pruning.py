@@ -67,11 +67,15 @@ def ways(epochs: int) -> Mapping[str, Pass]:
     return {
         "sparse 70 %, each layer": Sparsify(0.7, scope=Scope.LAYER),
         "sparse 70 %, one threshold": Sparsify(0.7),
+        "sparse 70 %, LAMP": Sparsify(0.7, scope=Scope.LAMP),
         "sparse 70 %, Taylor": Sparsify(0.7, criterion=Criterion.TAYLOR),
         "sparse 70 %, sensitivity": Sparsify(0.7, scope=unheard),
         "sparse 2:4": Sparsify(pattern="2:4"),
         "sparse 95 %, retrained": Sparsify(0.95, training=replace(recovery, epochs=3 * epochs)),
         "sparse 95 %, 3 rounds, retrained": Sparsify(0.95, rounds=3, training=recovery),
+        "sparse 95 %, gradual, LAMP": Sparsify(
+            0.95, scope=Scope.LAMP, gradual=True, training=replace(recovery, epochs=3 * epochs)
+        ),
         "channels 25 %, magnitude": StructuredPrune(0.25, round_to=8),
         "channels 25 %, Taylor": StructuredPrune(0.25, taylor, round_to=8),
         "channels 25 %, Taylor, ranked": StructuredPrune(0.25, taylor, round_to=8, scope=Scope.GLOBAL),

@@ -30,6 +30,7 @@ def never() -> Mapping[str, list[Point]]:
     [
         (Target(0.5, None, None, Scope.LAYER), {"a": 2, "b": 2}),
         (Target(0.5, None, None, Scope.GLOBAL), {"a": 0, "b": 4}),
+        (Target(0.5, None, None, Scope.LAMP), {"a": 2, "b": 2}),
         (Target(0.5, 3.0, None, Scope.GLOBAL), {"a": 1, "b": 4}),
         (Target(0.5, None, "1:4", Scope.GLOBAL), {"a": 1, "b": 1}),
     ],
@@ -37,6 +38,21 @@ def never() -> Mapping[str, list[Point]]:
 def test_each_rule_keeps_as_many_as_it_says(target: Target, kept: dict[str, int]) -> None:
     masks = choose(SCORES, AXES, target, never)
     assert {name: int(mask.sum()) for name, mask in masks.items()} == kept
+
+
+def test_lamp_takes_most_where_a_few_weights_hold_most() -> None:
+    scores = {"even": np.array([1.0, 1.1, 1.2, 1.3]), "steep": np.array([0.1, 0.2, 0.3, 100.0])}
+    masks = choose(scores, {"even": 0, "steep": 0}, Target(0.5, None, None, Scope.LAMP), never)
+    # 0.01, 0.04 and 0.09 of 10,000 and the 1 of 5.34 that are left in the other layer.
+    assert {name: mask.tolist() for name, mask in masks.items()} == {
+        "even": [False, True, True, True],
+        "steep": [False, False, False, True],
+    }
+
+
+def test_a_part_of_a_target_is_a_part_of_its_ratio_or_threshold() -> None:
+    assert Target(0.8, None, None, Scope.LAMP).part(0.5) == Target(0.4, None, None, Scope.LAMP)
+    assert Target(0.8, 2.0, None, Scope.LAYER).part(0.5) == Target(0.4, 1.0, None, Scope.LAYER)
 
 
 def test_sensitivity_takes_from_the_layer_that_is_harmed_least() -> None:

@@ -13,6 +13,7 @@ from flyweight.compressor.passes.prune.masks import (
     keep_largest,
     keep_largest_together,
     keep_n_of_m,
+    lamp_scores,
     parse_pattern,
 )
 
@@ -108,3 +109,49 @@ def test_a_pattern_is_read_as_the_field_writes_it() -> None:
 def test_a_pattern_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="pattern"):
         parse_pattern(text)
+
+
+def test_lamp_scores_are_each_weights_part_of_what_is_left() -> None:
+    # Squares 1, 4 and 9: 1 of 14, 4 of the 13 that are left then, 9 of 9.
+    found = lamp_scores(np.array([[2.0], [1.0], [3.0]]))
+    assert found == pytest.approx(np.array([[4 / 13], [1 / 14], [1.0]]))
+
+
+def test_of_equals_the_first_has_the_least_lamp_score() -> None:
+    assert lamp_scores(np.array([2.0, 2.0, 2.0])).tolist() == pytest.approx([1 / 3, 1 / 2, 1.0])
+
+
+def test_what_is_gone_keeps_its_negative_lamp_score_and_counts_for_nothing() -> None:
+    assert lamp_scores(np.array([-1.0, 0.0, 1.0, 2.0])).tolist() == pytest.approx([-1.0, 0.0, 0.2, 1.0])
+    assert lamp_scores(np.array([-1.0, -1.0])).tolist() == [-1.0, -1.0]
+    assert lamp_scores(np.zeros(2)).tolist() == [0.0, 0.0]
+
+
+@given(SCORES)
+def test_lamp_scores_are_what_the_equation_says(scores: np.ndarray) -> None:
+    flat = [float(score) for score in scores.ravel()]
+    order = sorted(range(len(flat)), key=lambda at: (flat[at], at))
+    slow = np.zeros(len(flat))
+    for rank, u in enumerate(order):
+        left = sum(flat[v] ** 2 for v in order[rank:])
+        slow[u] = flat[u] ** 2 / left if left else 0.0
+    assert lamp_scores(scores).ravel() == pytest.approx(slow)
+
+
+@given(SCORES, st.sampled_from([2.0**-8, 0.5, 4.0, 2.0**8]))
+def test_lamp_scores_do_not_change_with_the_scale_of_a_layer(scores: np.ndarray, scale: float) -> None:
+    whole = scores.astype(np.float64)
+    assert np.array_equal(lamp_scores(whole * scale), lamp_scores(whole))
+
+
+@given(
+    st.lists(
+        arrays.arrays(np.float32, st.integers(1, 8), elements=st.floats(0.125, 10, width=32)), min_size=1
+    )
+)
+def test_something_stays_in_every_layer_while_as_many_weights_stay_as_there_are_layers(
+    layers: list[np.ndarray],
+) -> None:
+    total = sum(layer.size for layer in layers)
+    masks = keep_largest_together([lamp_scores(layer) for layer in layers], 1 - len(layers) / total)
+    assert [int(mask.sum()) for mask in masks] == [1] * len(layers)

@@ -24,24 +24,32 @@ passes:
   - prune-heads: {ratio: 0.25, importance: taylor, scope: layer}
   - prune: {ratio: 0.5, importance: taylor, scope: sensitivity, rounds: 3, training: {epochs: 2}}
   - sparsify: {pattern: "2:4", criterion: taylor}
+  - sparsify: {ratio: 0.95, scope: lamp, gradual: true, training: {epochs: 2}}
   - export
-  - sparsify-graph: {threshold: 0.001}
+  - sparsify-graph: {threshold: 0.001, scope: lamp}
 """
 
 
 def test_every_pass_can_be_asked_for_and_is_written_back_alike(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     recipe = load_recipes(tmp_path / "recipe.yaml")["slim"]
-    blocks, heads, channels, sparse, _, graph = steps_of(recipe)
+    blocks, heads, channels, sparse, gradual, _, graph = steps_of(recipe)
     assert blocks == PruneBlocks(2, 0.5)
     assert heads == PruneHeads(0.25, HeadImportance.TAYLOR, Scope.LAYER)
     assert channels == StructuredPrune(
         0.5, ChannelImportance.TAYLOR, None, Scope.SENSITIVITY, 3, TrainingSettings(epochs=2)
     )
     assert sparse == Sparsify(pattern="2:4", criterion=Criterion.TAYLOR)
-    assert graph == SparsifyGraph(threshold=0.001)
+    assert gradual == Sparsify(0.95, scope=Scope.LAMP, gradual=True, training=TrainingSettings(epochs=2))
+    assert graph == SparsifyGraph(threshold=0.001, scope=Scope.LAMP)
     (tmp_path / "again.yaml").write_text(dump_recipe("slim", recipe))
     assert steps_of(load_recipes(tmp_path / "again.yaml")["slim"]) == steps_of(recipe)
+
+
+@pytest.mark.parametrize("kind", [StructuredPrune, PruneHeads])
+def test_what_loses_no_single_weights_refuses_the_ranking_of_single_weights(kind: type) -> None:
+    with pytest.raises(RecipeError, match="layer"):
+        kind(scope=Scope.LAMP)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyweight.compressor.errors import RecipeError
-from flyweight.compressor.passes.prune.schedule import cubic_schedule, require_ratio, require_rounds
+from flyweight.compressor.passes.prune.schedule import cubic_at, cubic_schedule, require_ratio, require_rounds
 
 
 def test_the_cubic_schedule_of_four_rounds() -> None:
     # What is left falls with the cube of the rounds to go: three, two and one quarter of them, then none.
     assert cubic_schedule(0.9, 4) == pytest.approx((0.5203125, 0.7875, 0.8859375, 0.9))
+
+
+def test_half_way_seven_eighths_are_gone() -> None:
+    assert [cubic_at(part, 0.8) for part in (0.0, 0.5, 1.0)] == pytest.approx([0.0, 0.7, 0.8])
+    assert cubic_at(0.5, final=0.9, initial=0.5) == pytest.approx(0.85)
 
 
 def test_one_round_is_one_shot() -> None:

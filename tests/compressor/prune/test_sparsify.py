@@ -284,7 +284,12 @@ def test_measuring_stops_when_the_time_is_up(
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"ratio": -0.1}, "ratio"), ({"pattern": "3"}, "pattern"), ({"rounds": 2}, "needs training")],
+    [
+        ({"ratio": -0.1}, "ratio"),
+        ({"pattern": "3"}, "pattern"),
+        ({"rounds": 2}, "needs training"),
+        ({"gradual": True}, "within one training"),
+    ],
 )
 def test_impossible_options_are_refused(options: dict[str, object], word: str) -> None:
     with pytest.raises(RecipeError, match=word):

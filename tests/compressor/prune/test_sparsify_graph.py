@@ -57,6 +57,15 @@ def test_one_threshold_across_layers_takes_more_from_the_smaller_weights(
     assert found["w1"] * 1024 + found["w2"] * 640 == 832
 
 
+def test_lamp_spares_the_layer_of_smaller_weights(models, data: DataSet, make_context: MakeContext) -> None:
+    model, context = Model(path=models.mlp()), make_context(data)
+    one_threshold = SparsifyGraph(0.5)(model, context)
+    result = SparsifyGraph(0.5, scope=Scope.LAMP)(model, context)
+    found = zeros(result.model)
+    assert found["w1"] * 1024 + found["w2"] * 640 == 832
+    assert found["w2"] < zeros(one_threshold.model)["w2"]
+
+
 def test_a_pattern_runs_along_the_input_channels(models, data: DataSet, make_context: MakeContext) -> None:
     result = SparsifyGraph(pattern="2:4")(Model(path=models.mlp()), make_context(data))
     for weight in graph_weights(load_graph(result.model.onnx_path())):

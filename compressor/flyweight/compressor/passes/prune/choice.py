@@ -15,6 +15,7 @@ from flyweight.compressor.passes.prune.masks import (
     keep_largest,
     keep_largest_together,
     keep_n_of_m,
+    lamp_scores,
     parse_pattern,
 )
 from flyweight.compressor.passes.prune.schedule import require_ratio
@@ -54,9 +55,10 @@ class Target:
         if self.pattern is not None and self.threshold is not None:
             raise RecipeError("Give a threshold or a pattern for the weights that stay, not both.")
 
-    def at(self, ratio: float) -> "Target":
-        """Return the same target with another ratio, for a round on the way to it."""
-        return Target(ratio, self.threshold, self.pattern, self.scope)
+    def part(self, part: float) -> "Target":
+        """Return a target on the way to this one, with a part of the ratio or threshold, from 0 to 1."""
+        threshold = None if self.threshold is None else part * self.threshold
+        return Target(part * self.ratio, threshold, self.pattern, self.scope)
 
 
 Curves = Callable[[], Mapping[str, list[Point]]]
@@ -79,8 +81,9 @@ def choose(
         return {name: keep_n_of_m(layer, pattern, axes[name]) for name, layer in scores.items()}
     if target.threshold is not None:
         return {name: keep_above(layer, target.threshold) for name, layer in scores.items()}
-    if target.scope is Scope.GLOBAL:
-        masks = keep_largest_together(list(scores.values()), target.ratio)
+    if target.scope in {Scope.GLOBAL, Scope.LAMP}:
+        comparable = lamp_scores if target.scope is Scope.LAMP else np.asarray
+        masks = keep_largest_together([comparable(layer) for layer in scores.values()], target.ratio)
         return dict(zip(scores, masks, strict=True))
     if target.scope is Scope.LAYER:
         return {name: keep_largest(layer, target.ratio) for name, layer in scores.items()}

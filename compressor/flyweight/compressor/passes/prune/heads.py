@@ -58,7 +58,7 @@ class PruneHeads(Pass):
             RecipeError: the ratio is out of its range, or the scope has no meaning for heads.
         """
         require_ratio(self.ratio)
-        if self.scope is Scope.SENSITIVITY:
+        if self.scope in {Scope.SENSITIVITY, Scope.LAMP}:
             raise RecipeError(
                 "Heads are chosen with scope layer or global; measure them with importance measured."
             )

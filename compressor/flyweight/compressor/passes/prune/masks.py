@@ -79,6 +79,24 @@ def keep_largest_together(scores: Sequence[Scores], ratio: float) -> list[Mask]:
     return [mask.reshape(layer.shape) for mask, layer in zip(np.split(kept, bounds), scores, strict=True)]
 
 
+def lamp_scores(scores: Scores) -> Scores:
+    """Return scores of single weights that can be compared across layers, of the same shape.
+
+    score(u) = s_u^2 / (sum of s_v^2 over all v >= u), with the layer's weights in rising order of |s|: Lee et
+    al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning", equation 1. They are between 0 and
+    1, keep the layer's own order, and do not change with its scale; a layer's largest has 1, so that
+    something stays in every layer until all else is gone. Of equals the first has the least. Negative
+    scores, those of what is gone already, stay as they are.
+    """
+    squares = np.square(np.maximum(scores.ravel(), 0.0), dtype=np.float64)
+    order = np.argsort(squares, kind="stable")
+    rising = squares[order]
+    left = np.cumsum(rising[::-1])[::-1]
+    found = np.empty_like(squares)
+    found[order] = np.divide(rising, left, out=np.zeros_like(left), where=left > 0)
+    return np.where(scores < 0, scores, found.reshape(scores.shape))
+
+
 def keep_n_of_m(scores: Scores, pattern: Pattern, axis: int) -> Mask:
     """Return the mask that keeps the N largest of every M scores along `axis`, of equals the last.
 

@@ -11,7 +11,14 @@ from flyweight.compressor.passes.distill.lesson import Lesson, describe_training
 from flyweight.compressor.passes.distill.losses import Distillation, TrainingLoss
 from flyweight.compressor.passes.prune.divergence import Array, divergence
 from flyweight.compressor.torch_model import outputs_of
-from flyweight.compressor.training import TrainingHooks, TrainingSettings, all_answers, rows_of, train
+from flyweight.compressor.training import (
+    Trained,
+    TrainingHooks,
+    TrainingSettings,
+    all_answers,
+    rows_of,
+    train,
+)
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context
@@ -40,11 +47,27 @@ class Retraining:
         Raises:
             PassError: there is nothing to learn from, or training diverged.
         """
+        trained = self.train(module, hooks)
+        return describe_training(self.lesson(), trained, self.settings.epochs)
+
+    def lesson(self) -> Lesson:
+        """Return what is learnt from.
+
+        Raises:
+            PassError: there is nothing to learn from.
+        """
         if self._lesson is None:
             self._lesson = lesson_for(self.model, self.context)
+        return self._lesson
+
+    def train(self, module: nn.Module, hooks: TrainingHooks | None = None) -> Trained:
+        """Train `module` in place.
+
+        Raises:
+            PassError: there is nothing to learn from, or training diverged.
+        """
         loss = TrainingLoss(self.distillation, self.settings.label_smoothing)
-        trained = train(module, self._lesson.rows, loss, self.settings, self.context, hooks)
-        return describe_training(self._lesson, trained, self.settings.epochs)
+        return train(module, self.lesson().rows, loss, self.settings, self.context, hooks)
 
 
 class Harm:

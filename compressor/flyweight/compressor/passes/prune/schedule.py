@@ -7,13 +7,21 @@ from flyweight.compressor.errors import RecipeError
 MOST_ROUNDS: Final = 1000
 
 
+def cubic_at(part: float, final: float = 1.0, initial: float = 0.0) -> float:
+    """Return the sparsity when `part` of the pruning's time is over, from 0 to 1.
+
+    s_f + (s_i - s_f) (1 - part)^3: Zhu and Gupta 2017, "To prune, or not to prune", equation 1. Much goes
+    while there is much to spare, little at the end.
+    """
+    return final + (initial - final) * (1.0 - part) ** 3
+
+
 def cubic_schedule(final: float, rounds: int, initial: float = 0.0) -> tuple[float, ...]:
     """Return the sparsity after each of `rounds` rounds; one round is one shot.
 
-    s_t = s_f + (s_i - s_f) (1 - t / n)^3, t = 1 ... n: Zhu and Gupta 2017, "To prune, or not to prune",
-    equation 1 with t0 = 0 and steps of one. Much goes while there is much to spare, little at the end.
+    s_t = `cubic_at`(t / n), t = 1 ... n: Zhu and Gupta's equation 1 with t0 = 0 and steps of one.
     """
-    return tuple(final + (initial - final) * (1.0 - step / rounds) ** 3 for step in range(1, rounds + 1))
+    return tuple(cubic_at(step / rounds, final, initial) for step in range(1, rounds + 1))
 
 
 def require_ratio(ratio: float) -> None:

@@ -12,5 +12,9 @@ class Scope(Enum):
     GLOBAL = "global"
     """One ranking across layers: a layer loses as much as it holds of what is least important."""
 
+    LAMP = "lamp"
+    """One ranking of single weights across layers, by their part of what their layer has left; see
+    `masks.lamp_scores`. No layer runs dry."""
+
     SENSITIVITY = "sensitivity"
     """Each layer loses as much as the measured harm to the answers allows."""

@@ -19,6 +19,7 @@ from flyweight.compressor.passes.prune.retraining import Harm, Retraining
 from flyweight.compressor.passes.prune.saliency import accumulate_gradients
 from flyweight.compressor.passes.prune.schedule import cubic_schedule, require_rounds
 from flyweight.compressor.passes.prune.scope import Scope
+from flyweight.compressor.passes.prune.thinning import Thinning
 from flyweight.compressor.passes.prune.weights import (
     Weight,
     apply_masks,
@@ -28,7 +29,7 @@ from flyweight.compressor.passes.prune.weights import (
     sparsity,
     values_of,
 )
-from flyweight.compressor.training import TrainingSettings, threads
+from flyweight.compressor.training import TrainingHooks, TrainingSettings, threads
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context
@@ -59,12 +60,18 @@ class Sparsify(Pass):
         ratio: fraction of the weights that becomes zero, at least 0, below 1.
         threshold: instead, weights of a criterion up to this become zero.
         pattern: instead, N:M such as "2:4": N of every M weights along the input channels stay.
-        scope: whether each layer loses `ratio`, one threshold cuts across all layers, or each layer's ratio
-            follows from the measured harm of pruning it alone. One threshold is the default: it was best
-            wherever layers differ in size, and costs nothing.
+        scope: whether each layer loses `ratio`, one threshold cuts across all layers, on weights (global) or
+            on their part of what the layer has left (lamp), or each layer's ratio follows from the measured
+            harm of pruning it alone. One threshold on weights is the default: it was best in one shot
+            wherever layers differ in size, and costs nothing. Where nearly all weights go, lamp lets no layer
+            run dry.
         criterion: what a weight is worth.
         rounds: in how many steps, by `cubic_schedule`; more than one needs `training`. A pattern's rounds
             keep one weight of every M less each: 3:4, then 2:4.
+        gradual: grow the zeros within one `training` instead of rounds of it, along `cubic_at` in the first
+            60 % of its steps, and hold them in the rest. Off by default: only rounds serve patterns,
+            measured harm and Taylor, and choose the best epoch. Here no rows are held out, as an earlier
+            epoch, with fewer zeros, would win.
         training: after each round, zeros held at zero; None leaves the weights that stay as they are.
         distillation: how much that listens to the original.
     """
@@ -79,6 +86,7 @@ class Sparsify(Pass):
     scope: Scope = Scope.GLOBAL
     criterion: Criterion = Criterion.MAGNITUDE
     rounds: int = 1
+    gradual: bool = False
     training: TrainingSettings | None = None
     distillation: Distillation = MIXED
 
@@ -88,10 +96,12 @@ class Sparsify(Pass):
         Raises:
             RecipeError: one is out of its range, or rounds are asked for where they have no meaning.
         """
-        Target(self.ratio, self.threshold, self.pattern, self.scope)
+        self._target()
         require_rounds(self.rounds)
         if self.rounds > 1 and self.training is None:
             raise RecipeError("Pruning in rounds needs training between them; give `training`, or one round.")
+        if self.gradual:
+            self._require_gradual()
 
     def apply(self, model: "Model", context: "Context") -> PassResult:
         """Return a sparse copy of the module.
@@ -106,36 +116,80 @@ class Sparsify(Pass):
                 "The module has no convolution, linear or recurrent layer whose weights could go."
             )
         before = sparsity(module, weights)
-        retrain = self.training and Retraining(model, context, self.training, self.distillation)
-        notes = tuple[str, ...]()
         with threads(context.threads):
-            for target in self._targets():
-                context.check_time()
-                masks = as_tensors(self._masks(replace(model, module=module), weights, target, context))
-                apply_masks(module, masks)
-                if retrain:
-                    notes = retrain(module, holding(masks))
+            prune = self._gradually if self.gradual else self._in_rounds
+            notes = prune(replace(model, module=module), weights, context)
         after = sparsity(module, weights)
-        if after <= before and not retrain:
+        if after <= before and not self.training:
             return PassResult(model, changed=False, notes=("Every weight asked for was zero already.",))
         return PassResult(
             replace(model, module=module), changed=True, notes=(self._describe(module, weights), *notes)
         )
 
+    def _in_rounds(self, model: "Model", weights: tuple[Weight, ...], context: "Context") -> tuple[str, ...]:
+        """Prune the model's module in place and return what its last training says."""
+        module, notes = model.torch_module(), tuple[str, ...]()
+        retrain = self.training and Retraining(model, context, self.training, self.distillation)
+        for target in self._targets():
+            context.check_time()
+            masks = as_tensors(self._masks(model, weights, target, context))
+            apply_masks(module, masks)
+            if retrain:
+                notes = retrain(module, holding(masks))
+        return notes
+
+    def _gradually(self, model: "Model", weights: tuple[Weight, ...], context: "Context") -> tuple[str, ...]:
+        """Prune the model's module in place while it is trained, and return sentences for the report."""
+        assert self.training is not None, "_require_gradual"
+        settings = replace(self.training, held_out=0.0)
+        retrain = Retraining(model, context, settings, self.distillation)
+        rows, target = len(retrain.lesson().rows), self._target()
+
+        def masks_at(module: nn.Module, part: float) -> Mapping[str, Mask]:
+            return self._masks(replace(model, module=module), weights, target.part(part), context)
+
+        per_epoch = max(1, rows // min(settings.batch_rows, rows))
+        thinning = Thinning(masks_at, settings.epochs, per_epoch, context.remaining_seconds)
+        trained = retrain.train(model.torch_module(), TrainingHooks(after_step=thinning))
+        reached = thinning.reached
+        thinning.finish(model.torch_module())
+        notes = [
+            *retrain.lesson().notes,
+            f"Thinned in {trained.epochs} epochs of training on {rows} samples.",
+        ]
+        if reached < 1.0:
+            notes.append(
+                f"The time limit came at {reached:.0%} of the zeros; the others were not trained for."
+            )
+        return tuple(notes)
+
+    def _require_gradual(self) -> None:
+        """Check what thinning within one training can go by: what costs little in every step.
+
+        Raises:
+            RecipeError: it cannot go by what is asked.
+        """
+        if self.training is None or self.rounds > 1:
+            raise RecipeError("Gradual pruning goes on within one training; give `training`, and one round.")
+        if self.pattern is not None or self.scope is Scope.SENSITIVITY or self.criterion is Criterion.TAYLOR:
+            raise RecipeError(
+                "Gradual pruning goes by magnitude, with scope layer, global or lamp and no pattern; "
+                "ask for `rounds` instead."
+            )
+
+    def _target(self) -> Target:
+        return Target(self.ratio, self.threshold, self.pattern, self.scope)
+
     def _targets(self) -> list[Target]:
         """Return what each round aims at."""
-        target = Target(self.ratio, self.threshold, self.pattern, self.scope)
+        target = self._target()
         if self.pattern is not None:
             pattern = parse_pattern(self.pattern)
             first = min(pattern.kept + self.rounds - 1, pattern.of - 1)
             steps = range(first, pattern.kept - 1, -1)
             return [replace(target, pattern=f"{kept}:{pattern.of}") for kept in steps]
-        if self.threshold is not None:
-            # |w| up to a threshold that grows: the schedule is that of the threshold.
-            return [
-                replace(target, threshold=self.threshold * part) for part in cubic_schedule(1.0, self.rounds)
-            ]
-        return [target.at(ratio) for ratio in cubic_schedule(self.ratio, self.rounds)]
+        # With a threshold, |w| up to one that grows: the schedule is that of the threshold.
+        return [target.part(part) for part in cubic_schedule(1.0, self.rounds)]
 
     def _masks(
         self, model: "Model", weights: tuple[Weight, ...], target: Target, context: "Context"
@@ -158,7 +212,7 @@ class Sparsify(Pass):
             return measured_curves(scores, harm_without, between)
 
         chosen = choose(scores, {weight.name: weight.input_axis for weight in weights}, target, curves)
-        return {name: mask & (values[name].numpy() != 0) for name, mask in chosen.items()}
+        return {name: mask & (values[name].cpu().numpy() != 0) for name, mask in chosen.items()}
 
     def _scores(self, model: "Model", weights: tuple[Weight, ...], context: "Context") -> dict[str, Scores]:
         module = model.torch_module()
@@ -168,13 +222,13 @@ class Sparsify(Pass):
             accumulate_gradients(module, model, context)
             worth = {name: value * _gradient(module, name) for name, value in worth.items()}
             module.zero_grad(set_to_none=True)
-        return {name: combined(worth[name].numpy(), values[name].numpy() != 0) for name in worth}
+        return {name: combined(worth[name].cpu().numpy(), values[name].cpu().numpy() != 0) for name in worth}
 
     def _describe(self, module: nn.Module, weights: tuple[Weight, ...]) -> str:
         total = sum(values_of(module, weight).numel() for weight in weights)
         layers = {weight.name: sparsity(module, (weight,)) for weight in weights}
         least, most = min(layers, key=layers.__getitem__), max(layers, key=layers.__getitem__)
-        rounds = f" in {self.rounds} rounds" if self.rounds > 1 else ""
+        rounds = " gradually" if self.gradual else f" in {self.rounds} rounds" if self.rounds > 1 else ""
         return (
             f"{sparsity(module, weights):.1%} of {total:,} weights in {len(layers)} layers are zero{rounds} "
             f"(from {layers[least]:.0%} in {least} to {layers[most]:.0%} in {most})."

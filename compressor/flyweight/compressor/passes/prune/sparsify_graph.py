@@ -35,8 +35,9 @@ class SparsifyGraph(Pass):
         ratio: fraction of the weights that becomes zero, at least 0, below 1.
         threshold: instead, weights of a magnitude up to this become zero.
         pattern: instead, N:M such as "2:4": N of every M weights along the input channels stay.
-        scope: whether each layer loses `ratio`, one threshold cuts across all layers, or each layer's ratio
-            follows from the harm that is measured on calibration samples when it alone is pruned.
+        scope: whether each layer loses `ratio`, one threshold cuts across all layers, on magnitudes (global)
+            or on their part of what the layer has left (lamp), or each layer's ratio follows from the harm
+            that is measured on calibration samples when it alone is pruned.
     """
 
     name: ClassVar[str] = "sparsify-graph"

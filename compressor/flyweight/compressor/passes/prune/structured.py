@@ -85,6 +85,10 @@ class StructuredPrune(Pass):
         """
         require_ratio(self.ratio)
         require_rounds(self.rounds)
+        if self.scope is Scope.LAMP:
+            raise RecipeError(
+                "Scope lamp ranks single weights; prune channels by layer, global or sensitivity."
+            )
         if self.round_to is not None and self.round_to < 1:
             raise RecipeError(f"Widths are rounded to a multiple of at least 1, not {self.round_to}.")
         if self.rounds > 1 and self.training is None:
@@ -142,10 +146,9 @@ class StructuredPrune(Pass):
 
     def _describe(self, before: nn.Module, after: nn.Module) -> str:
         how = {
-            Scope.LAYER: "",
             Scope.GLOBAL: ", ranked across all layers",
             Scope.SENSITIVITY: ", by the harm measured for each layer",
-        }[self.scope]
+        }.get(self.scope, "")
         rounds = f" in {self.rounds} rounds" if self.rounds > 1 else ""
         sentence = describe_cut(before, CutModule(after, _widths_changed(before, after)))
         return f"{sentence[:-1]}{how}{rounds}."
