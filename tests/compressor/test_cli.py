@@ -2,14 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from flyweight.compressor.cli.compress import compress
+from flyweight.compressor.cli.passes import passes
 from flyweight.compressor.cli.report import report
 from flyweight.compressor.data import save_data
+from flyweight.compressor.passes.catalogue import CATALOGUE
+from flyweight.compressor.recipe import pass_class
+from flyweight.compressor.run import Run
+from flyweight.compressor.terminal import seconds_left
 from flyweight.protos.errors import FlyweightError
 
 pytestmark = pytest.mark.usefixtures("no_memory_processes")
@@ -39,6 +45,7 @@ def test_json_is_all_there_is_on_standard_output(files: Path) -> None:
         "int8",
         "int8-dynamic",
         "fp16",
+        "int8-mixed",
     ]
     assert document["recommended"] in {variant["name"] for variant in document["variants"]}
 
@@ -60,7 +67,7 @@ def test_the_table_names_every_variant_and_the_next_step(files: Path) -> None:
 def test_nothing_published_is_no_failure_and_is_explained(files: Path) -> None:
     result = run(files, "--max-bytes-ratio", "0.01")
     assert result.exit_code == 0
-    assert result.stdout.count("was not published: ") == 3
+    assert result.stdout.count("was not published: ") == 4
     assert "Recommended: baseline" in " ".join(result.stdout.split())
 
 
@@ -124,8 +131,71 @@ def test_a_report_of_nothing_is_refused(files: Path) -> None:
     assert "has no model 'digits'" in str(result.exception)
 
 
-def test_help_shows_an_example() -> None:
-    assert "flyweight compress model.onnx --data" in CliRunner().invoke(compress, ["--help"]).output
+def test_help_shows_an_example_and_the_model_among_what_to_compress() -> None:
+    shown = CliRunner().invoke(compress, ["--help"]).output
+    assert "flyweight compress model.onnx --data" in shown
+    assert "What to compress:\n  MODEL " in shown
+    assert shown.index("What to compress") < shown.index("How to compress") < shown.index("Other:")
+
+
+def test_every_pass_explains_itself() -> None:
+    pytest.importorskip("torch")
+    for name in CATALOGUE:
+        shown = CliRunner().invoke(passes, [name])
+        assert shown.exit_code == 0, shown.output
+        assert f"- {name}" in shown.output
+
+
+def test_passes_whose_extra_is_missing_are_listed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(name: str) -> Any:
+        if name == "qat":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        return pass_class(name)
+
+    monkeypatch.setattr("flyweight.compressor.cli.passes.pass_class", lacking)
+    listed = CliRunner().invoke(passes, [])
+    assert listed.exit_code == 0, listed.output
+    assert "Needs torch, which is not installed" in listed.output
+    assert "static-int8" in listed.output
+    assert isinstance(CliRunner().invoke(passes, ["qat"]).exception, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name: a\npasses: [nothing-like-it]\n", "there is no pass 'nothing-like-it'"),
+        ("name: a\npasses: [fp16: {bits: 3}]\n", "fp16 has no option 'bits'"),
+    ],
+)
+def test_a_recipe_of_what_there_is_not_is_refused(files: Path, text: str, sentence: str) -> None:
+    (files / "a.yaml").write_text(text)
+    result = run(files, "--recipe", str(files / "a.yaml"))
+    assert isinstance(result.exception, FlyweightError)
+    assert sentence in str(result.exception)
+    assert not (files / "repository").exists()
+
+
+def test_a_stop_prints_what_was_found_and_says_how_to_go_on(files: Path, monkeypatch) -> None:
+    def stop_after_the_baseline(self: Run, *_rest: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "_variant", stop_after_the_baseline)
+    result = run(files, "--json")
+    assert result.exit_code == 130
+    assert [variant["name"] for variant in json.loads(result.stdout)["variants"]] == ["baseline"]
+    assert result.stderr == (
+        "Stopped; what was found until then is published and kept, and the same command goes on from there.\n"
+    )
+
+
+def test_a_stop_before_the_baseline_says_that_nothing_is_published(files: Path, monkeypatch) -> None:
+    def stop(*_all: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "execute", stop)
+    result = run(files)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.startswith("Stopped before anything was published;")
 
 
 def test_what_libraries_print_goes_to_standard_error(capfd) -> None:
@@ -169,3 +239,11 @@ def test_an_earlier_variant_that_stays_is_told_on_the_terminal(files: Path) -> N
     run(files)
     result = run(files, "--max-bytes-ratio", "0.01")
     assert "An earlier variant of this name was left as it is" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "done", "total", "left"),
+    [(10.0, 1, 4, 30.0), (90.0, 3, 4, 30.0), (9.0, 4, 4, 0.0), (9.0, 0, 4, None), (9.0, 1, None, None)],
+)
+def test_the_time_left_is_at_the_pace_so_far(elapsed: float, done: int, total: int | None, left) -> None:
+    assert seconds_left(elapsed, done, total) == left

@@ -1,5 +1,6 @@
 """The whole way from a file to a repository, for ordinary and for odd networks."""
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from flyweight.compressor.compression import compress
+from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
-from flyweight.compressor.errors import DataError, ModelError, RecipeError
+from flyweight.compressor.errors import CompressorError, DataError, ModelError, RecipeError
 from flyweight.compressor.evaluate.settings import EvaluationSettings
 from flyweight.compressor.gate import Limits
 from flyweight.compressor.model import Model
@@ -75,8 +77,10 @@ def outcomes(
 def test_a_network_for_digits_keeps_its_accuracy_in_every_variant(digits, tmp_path: Path) -> None:
     path, data = digits
     report = compress(path, data=data, repository=tmp_path, name="digits", options=FAST)
-    assert [variant.name for variant in report.variants] == ["baseline", "int8", "int8-dynamic", "fp16"]
-    for variant in report.variants:
+    *made, mixed = report.variants
+    assert [variant.name for variant in made] == ["baseline", "int8", "int8-dynamic", "fp16"]
+    assert mixed.verdict.reason == "Not tried: static int8 keeps the quality."
+    for variant in made:
         assert variant.verdict.published, variant.verdict.reason
         assert variant.evaluation is not None
         quality = variant.evaluation.quality
@@ -205,7 +209,8 @@ def test_an_input_without_a_batch_axis_is_run_row_by_row(models, rows, tmp_path:
     assert [point.batch for point in report.baseline.evaluation.latency] == [1]
     golden = read_golden(tmp_path / "r" / "net" / "baseline" / "golden.npz")
     assert golden.inputs["factor"].shape == ()
-    assert all("nothing to" in v.verdict.reason for v in report.variants[1:])
+    assert all("nothing to" in v.verdict.reason for v in report.variants[1:4])
+    assert report.variant("int8-mixed").verdict.reason.startswith("Not tried: static int8 could not be made")
 
 
 def test_a_fixed_batch_is_measured_in_whole_groups(models, rows, tmp_path: Path) -> None:
@@ -412,14 +417,18 @@ def test_nothing_is_left_in_the_temporary_folder(digits, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("labels", "options", "words"),
     [
-        (np.full(64, 10), FAST, "Label 10 is no class"),
+        (np.arange(64) % 2 + 9, FAST, "Label 10 is no class"),
+        (np.full(64, 3), FAST, "All 64 labels are 3: a model that always answers this would look perfect"),
+        (np.arange(63), FAST, "different numbers of samples"),
         (np.full((64, 10), 1e308), FAST, "R2 cannot be computed"),
         (None, Options(output="nope"), "no output 'nope'; its outputs are scores"),
         (None, Options(training=DataSet({"z": np.zeros((9, 16))})), "The training data do not fit the model"),
     ],
 )
 def test_bad_input_leaves_no_repository_behind(labels, options: Options, words: str, models, rows, tmp_path):
-    data = DataSet(rows(x=(16,)).inputs, labels)
+    data = dict(rows(x=(16,)).inputs)
+    if labels is not None:
+        data["label"] = labels
     with pytest.raises(DataError, match=words):
         compress(models.mlp(), data=data, repository=tmp_path / "r" / "deeper", name="net", options=options)
     assert not (tmp_path / "r").exists()
@@ -456,3 +465,121 @@ def test_weights_in_double_precision_are_the_reason_given(rows, tmp_path: Path) 
 def test_options_without_a_meaning_are_refused(given: dict[str, float]) -> None:
     with pytest.raises(RecipeError, match="is from"):
         Options(**given)
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (None, "7 samples and 8 are the fewest that say anything"),
+        ("size<=50%", "7 samples and 8 are the fewest that say anything"),
+    ],
+)
+def test_fewer_than_eight_samples_say_nothing(plan, words: str, models, rows, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=words):
+        compress(models.mlp(), plan, data=rows(samples=7, x=(16,)), repository=tmp_path / "r", name="net")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "not-a-number"), (np.inf, "infinite values")])
+def test_broken_weights_are_refused_by_name(value: float, words: str, models, rows, tmp_path: Path) -> None:
+    graph = onnx.load(models.mlp())
+    weight = numpy_helper.to_array(graph.graph.initializer[0]).copy()
+    weight[3, 4] = value
+    graph.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w1"))
+    path = save_graph(graph, tmp_path / "broken.onnx")
+    with pytest.raises(ModelError, match=f"'w1' holds {words}"):
+        compress(path, data=rows(x=(16,)), repository=tmp_path / "r", name="net")
+    assert not (tmp_path / "r").exists()
+
+
+def one_node(path: Path, operator: str, width: int, *constants: onnx.TensorProto) -> Path:
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(operator, ["x", *(constant.name for constant in constants)], ["y"])],
+        "one",
+        [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", width])],
+        constants,
+    )
+    model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    return save_graph(model, path)
+
+
+def test_a_model_that_answers_with_not_a_number_is_refused(rows, tmp_path: Path) -> None:
+    path = one_node(tmp_path / "sqrt.onnx", "Sqrt", 4)
+    with pytest.raises(ModelError, match=r"answers with not-a-number \(\d+ of 128 values of its output 'y'"):
+        compress(path, {}, data=rows(x=(4,)), repository=tmp_path / "r", name="net", options=FAST)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_model_that_fails_is_refused(rows, tmp_path: Path) -> None:
+    path = one_node(
+        tmp_path / "fails.onnx", "Reshape", 3, numpy_helper.from_array(np.array([-1, 3]), "shape")
+    )
+    with pytest.raises(ModelError, match="cannot run on this input"):
+        compress(path, data=rows(x=(4,)), repository=tmp_path / "r", name="net", options=FAST)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_place_that_cannot_be_published_to_is_refused_before_a_search(models, rows, tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("not a folder")
+    with pytest.raises(RepositoryError, match="cannot be written"):
+        compress(models.mlp(), "size<=50%", data=rows(x=(16,)), repository=tmp_path / "r", name="net")
+
+
+def test_variants_of_another_baseline_are_told_until_they_are_made_again(
+    models, rows, tmp_path: Path
+) -> None:
+    data, place = rows(x=(16,)), {"repository": tmp_path / "r", "name": "net", "options": FAST}
+    first = models.mlp()
+    compress(first, {"a": Fp16Storage(), "b": Fp16Storage()}, data=data, **place)
+    again = compress(first, {"a": Fp16Storage()}, data=data, **place)
+    assert not any("another baseline" in note for note in again.baseline.notes)
+    second = compress(models.mlp(name="retrained"), {"a": Fp16Storage()}, data=data, **place)
+    (told,) = [note for note in second.baseline.notes if "another baseline" in note]
+    assert told.startswith(f"b in {tmp_path / 'r' / 'net'} was made by an earlier run")
+    assert "remove it, or compress again" in told
+
+
+def test_a_variant_that_replaces_one_of_another_recipe_says_so(models, rows, tmp_path: Path) -> None:
+    data, place = rows(x=(16,)), {"repository": tmp_path / "r", "name": "net", "options": FAST}
+    path = models.mlp()
+    for recipe, replaced in ((Fp16Storage(), False), (Fp16Storage(), False), (StaticInt8(), True)):
+        report = compress(path, {"small": recipe}, data=data, **place)
+        assert report.variant("small").verdict.published
+        found = any("small replaced an earlier variant" in note for note in report.baseline.notes)
+        assert found == replaced
+
+
+def test_what_there_is_no_time_for_is_told_as_not_tried(digits, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Context, "remaining_seconds", lambda _self: 0.0)
+    report = compress(digits[0], data=digits[1], repository=tmp_path, name="net", options=FAST)
+    assert report.baseline.verdict.published
+    assert report.variants[1:]
+    for variant in report.variants[1:]:
+        assert variant.verdict.reason.startswith("Not tried: the time limit came first")
+    assert report.recommended == "baseline"
+
+
+def test_a_recipe_that_meets_a_full_disk_ends_the_run(digits, tmp_path: Path, monkeypatch) -> None:
+    def full(_self: object, _model: Model, _context: object) -> PassResult:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Tamper, "apply", full)
+    with pytest.raises(CompressorError, match=r"The work cannot go on .*TMPDIR"):
+        compress(digits[0], {"v": Tamper()}, data=digits[1], repository=tmp_path, name="net", options=FAST)
+    document = json.loads((tmp_path / "net" / ".flyweight" / "report.json").read_text())
+    assert [variant["name"] for variant in document["variants"]] == ["baseline"]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("value", "words"), [(float("nan"), "not-a-number"), (float("inf"), "infinite")])
+def test_broken_weights_of_a_module_are_refused_by_name(
+    value: float, words: str, rows, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(16, 4), torch.nn.ReLU())
+    with torch.no_grad():
+        module[0].weight[1, 2] = value
+    with pytest.raises(ModelError, match=f"weight '0.weight' holds {words}"):
+        compress(module, data=rows(x=(16,)), repository=tmp_path / "r", name="net", options=FAST)
+    assert not (tmp_path / "r").exists()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Of the time that the user gives: the rest examines and publishes what was found.
 _SEARCHING_SHARE: Final = 0.8
 _STUDIES: Final = "studies"
+# On one machine no sign of life is late by this much, and the last trials wait for those of a killed worker.
+_HEARTBEAT_SECONDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,9 @@ def _study(budget: Budget, source: Model, context: Context, options: Options, fo
         "threads": options.threads,
     }
     own = folder / _STUDIES / key_of(parts)[:32]
-    return StudyPlace(own) if options.study is None else StudyPlace(own, options.study)
+    if options.study is not None:
+        return StudyPlace(own, options.study)
+    return StudyPlace(own, heartbeat_seconds=_HEARTBEAT_SECONDS)
 
 
 def _document(outcome: "SearchOutcome") -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Compress a model: apply recipes, measure what came of them, publish what does no harm."""
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,20 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flyweight.compressor.asked import search_for
+from flyweight.compressor.caching import default_folder
 from flyweight.compressor.candidates import Candidate, candidates_of, default_candidates
 from flyweight.compressor.context import Context
-from flyweight.compressor.data import DataSet, load_data
+from flyweight.compressor.data import DataSet, check_usable, load_data
+from flyweight.compressor.disk import disk_troubles_told
 from flyweight.compressor.division import divide
-from flyweight.compressor.errors import DataError
+from flyweight.compressor.errors import DataError, ModelError
 from flyweight.compressor.feeding import fit
 from flyweight.compressor.model import Array, Model
-from flyweight.compressor.onnx_model import load_graph
 from flyweight.compressor.options import Options
 from flyweight.compressor.outcome import CompressionReport
 from flyweight.compressor.passes.base import Form, Pass
+from flyweight.compressor.publish import check_repository
 from flyweight.compressor.run import Place, Run
 from flyweight.compressor.search.budget import Budget
 from flyweight.compressor.sessions import Session, SessionSettings
+from flyweight.compressor.soundness import check_source
+from flyweight.compressor.workspace import workspace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,16 +65,20 @@ def compress(
         RepositoryError: the repository cannot be written, or holds another model of this name.
         Stopped: Ctrl-C; a KeyboardInterrupt that carries the report of what was found until then.
     """
-    options, samples, started = options or Options(), _data_of(data), time.monotonic()
-    source = _source_of(model, samples)
-    plan = Budget.parse(plan) if isinstance(plan, str) else plan
-    candidates = () if isinstance(plan, Budget) else _candidates(plan, source)
-    trains = source.form is Form.TORCH or any(candidate.trains for candidate in candidates)
-    rows = _rows_at_a_time(source, samples, options.training)
-    division = divide(samples, options, trains=trains, rows=rows)
-    with tempfile.TemporaryDirectory(prefix="flyweight-compress-") as folder:
+    started = time.monotonic()
+    options = options or Options()
+    with disk_troubles_told(options.work_folder or default_folder()), workspace() as folder:
+        samples = _data_of(data)
+        check_usable(samples)
+        source = _source_of(model, samples)
+        plan = Budget.parse(plan) if isinstance(plan, str) else plan
+        candidates = () if isinstance(plan, Budget) else _candidates(plan, source, samples.samples)
+        place = Place(Path(repository), name, _digest(samples, options.training))
+        rows = _rows_at_a_time(source, samples, options.training, place)
+        trains = source.form is Form.TORCH or any(candidate.trains for candidate in candidates)
+        division = divide(samples, options, trains=trains, rows=rows)
         context = Context(
-            workspace=Path(folder),
+            workspace=folder,
             calibration=division.calibration,
             training=division.training,
             baseline=source.module,
@@ -80,7 +87,6 @@ def compress(
             threads=options.threads,
             deadline=started + options.time_limit_seconds,
         )
-        place = Place(Path(repository), name, _digest(samples, options.training))
         tried = None
         if isinstance(plan, Budget):
             found = search_for(plan, source, context, division, options)
@@ -109,24 +115,26 @@ def _source_of(model: "Model | nn.Module | Path | str", data: DataSet) -> Model:
     return model_of(model, data)
 
 
-def _candidates(plan: Mapping[str, Pass] | Pass | None, source: Model) -> tuple[Candidate, ...]:
+def _candidates(plan: Mapping[str, Pass] | Pass | None, source: Model, samples: int) -> tuple[Candidate, ...]:
     if plan is None:
-        return default_candidates(source)
+        return default_candidates(source, samples)
     return candidates_of({"compressed": plan} if isinstance(plan, Pass) else plan, source)
 
 
-def _rows_at_a_time(source: Model, data: DataSet, training: DataSet | None) -> int | None:
-    """Check the data against the model before they are divided, and return how many rows it runs at once.
+def _rows_at_a_time(source: Model, data: DataSet, training: DataSet | None, place: Place) -> int | None:
+    """Check everything that can be before the data are divided, and return how many rows the model runs.
 
     Raises:
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or is broken.
         DataError: the data do not fit it.
+        RepositoryError: the repository cannot be written, or holds another model of this name.
     """
     if source.form is Form.TORCH:
+        _check_module(source.torch_module())
         if training is not None:
             _check_training(training, source)
         return None
-    load_graph(source.onnx_path(), weights=False)
+    check_source(source.onnx_path())
     session = Session(source.onnx_path(), SessionSettings(optimise=False))
     rows = fit(data, session.signature).rows
     if training is not None:
@@ -134,7 +142,26 @@ def _rows_at_a_time(source: Model, data: DataSet, training: DataSet | None) -> i
             fit(training, session.signature)
         except DataError as error:
             raise DataError(f"The training data do not fit the model. {error}") from error
+    check_repository(place.repository, place.model, session.signature.inputs)
     return rows
+
+
+def _check_module(module: "nn.Module") -> None:
+    """Check that no tensor of a module is not-a-number, and that no parameter is infinite.
+
+    An infinite buffer may be meant: the mask of a causal attention holds minus infinities.
+    """
+    parameters = {name for name, _ in module.named_parameters()}
+    for name, tensor in module.state_dict().items():
+        values = tensor.detach()
+        found = "not-a-number" if bool(values.isnan().any()) else None
+        if found is None and name in parameters and bool(values.isinf().any()):
+            found = "infinite values"
+        if found is not None:
+            raise ModelError(
+                f"The module's weight {name!r} holds {found}: training diverged, or the file is damaged; "
+                "give sound weights."
+            )
 
 
 def _check_training(training: DataSet, source: Model) -> None:

@@ -111,12 +111,13 @@ def check_usable(data: DataSet) -> None:
         )
 
 
-def load_data(path: Path) -> DataSet:
+def load_data(path: Path | str) -> DataSet:
     """Read a data set from an .npz file, or from a folder of such files in the order of their names.
 
     Raises:
         DataError: there is no such file, it is no .npz of plain arrays, or the shards do not fit together.
     """
+    path = Path(path)
     if path.is_dir():
         shards = sorted(path.glob("*.npz"))
         if not shards:

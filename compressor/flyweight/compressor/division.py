@@ -34,8 +34,8 @@ def divide(data: DataSet, options: Options, *, trains: bool, rows: int | None = 
 
     With a training set, calibration draws on that and all of `data` is for evaluation. Without one, half of
     `data` is to train and calibrate on where something trains, and a quarter to calibrate on otherwise, at
-    most `options.calibration_samples`. Of fewer than 40 samples all serve every purpose, and so they do where a
-    model runs exactly `rows` rows at a time and there are too few for two groups.
+    most `options.calibration_samples`. Of fewer than 40 samples all serve every purpose, and so they do where
+    a model runs exactly `rows` rows at a time and there are too few for two groups.
     """
     wanted, seed = options.calibration_samples, options.seed
     if options.training is not None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
 # Hidden, so that no server takes it for a variant.
 RECORD_FOLDER: Final = ".flyweight"
-_RECORD: Final = "report.json"
+RECORD_FILE: Final = "report.json"
+_UNFINISHED: Final = ".unfinished"
+# Nobody writes a record for as long as this; what is older was left by a run that was killed.
+_ABANDONED_SECONDS: Final = 3600.0
 # Some thousand variants; anything larger was not written by us.
 _LARGEST_RECORD_BYTES: Final = 256 << 20
 
@@ -29,10 +33,11 @@ def write_record(report: "CompressionReport") -> Path:
     Raises:
         RepositoryError: the repository cannot be written.
     """
-    path = record_folder(report.repository, report.model) / _RECORD
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
+    path = record_folder(report.repository, report.model) / RECORD_FILE
+    unfinished = path.with_suffix(f".{os.getpid()}{_UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent)
         unfinished.write_text(json.dumps(report.document(), indent=1, allow_nan=False), encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
@@ -44,9 +49,16 @@ def write_record(report: "CompressionReport") -> Path:
     return path
 
 
+def _remove_abandoned(folder: Path) -> None:
+    for path in folder.glob(f"*{_UNFINISHED}"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
+
+
 def read_record(repository: Path, model: str) -> dict[str, Any] | None:
     """Return the document of the last run; None where there is none, or it is damaged."""
-    path = record_folder(repository, model) / _RECORD
+    path = record_folder(repository, model) / RECORD_FILE
     try:
         if path.stat().st_size > _LARGEST_RECORD_BYTES:
             return None

@@ -9,8 +9,10 @@ from typing import Any, Final
 from flyweight.compressor.caching import Cache, RecipeCache, default_folder
 from flyweight.compressor.candidates import IMPORT, Candidate
 from flyweight.compressor.context import Context
+from flyweight.compressor.disk import disk_trouble, nothing_left_on_failure
 from flyweight.compressor.division import Division
-from flyweight.compressor.errors import CompressorError, PassError
+from flyweight.compressor.earlier import replaced_note, stale_note
+from flyweight.compressor.errors import CompressorError, OutOfTimeError, PassError
 from flyweight.compressor.evaluate.bench import Bench, BenchSettings
 from flyweight.compressor.evaluate.evaluation import Evaluation
 from flyweight.compressor.explain.explanation import Explanation, explain
@@ -61,6 +63,8 @@ class Run:
         cache = Cache((options.work_folder or default_folder()) / "cache")
         self._memo = Memo(RecipeCache(cache, source, digest_of(source), context))
         self._outcomes: list[VariantOutcome] = []
+        self._baseline_sha256 = ""
+        self._replaced: list[str] = []
         self._search: Mapping[str, Any] | None = None
 
     def execute(
@@ -103,7 +107,9 @@ class Run:
         # What is left for making a variant ends where measuring it has to begin.
         reserve = _MEASURING_SHARE * (time.monotonic() - measuring)
         self._context = replace(self._context, deadline=self._context.deadline - reserve)
-        folder = publisher.publish(BASELINE, baseline.onnx_path(), measured, Origin("original"))
+        with nothing_left_on_failure(place.repository / place.model):
+            folder = publisher.publish(BASELINE, baseline.onnx_path(), measured, Origin("original"))
+        self._baseline_sha256 = sha256_of(baseline.onnx_path())
         self._outcomes.append(
             VariantOutcome(
                 BASELINE,
@@ -129,11 +135,20 @@ class Run:
             samples=publisher.bench.samples,
             data_digest=publisher.data_sha256,
             threads=self._options.threads,
-            variants=tuple(self._outcomes),
+            variants=self._told(publisher),
             search=self._search,
         )
         write_record(report)
         return report
+
+    def _told(self, publisher: Publisher) -> tuple[VariantOutcome, ...]:
+        """Return the outcomes, with what earlier runs left among the notes of the baseline."""
+        first, *others = self._outcomes
+        made = {outcome.name for outcome in self._outcomes if outcome.path}
+        folder = publisher.repository / publisher.model
+        stale = stale_note(folder, self._baseline_sha256, made)
+        notes = (*first.notes, *self._replaced, *([stale] if stale else []))
+        return (replace(first, notes=notes), *others)
 
     def _baseline(self) -> Model:
         if self._source.form is Form.ONNX:
@@ -168,14 +183,12 @@ class Run:
                 verdict = self._judge(candidate.name, found)
             if verdict.published:
                 explanation = self._explain(publisher.bench, baseline.onnx_path(), made[0], found)
-                origin = Origin(
-                    kind_of(recipe),
-                    dump_recipe(candidate.name, recipe),
-                    BASELINE,
-                    sha256_of(baseline.onnx_path()),
-                )
-                folder = publisher.publish(candidate.name, made[0], found, origin, made[1])
+                folder = self._publish(candidate, made, found, publisher)
         except CompressorError as error:
+            trouble = disk_trouble(error)
+            if trouble is not None:
+                # Every other recipe would fail of it as well, and seem to be the one to blame.
+                raise trouble from error
             verdict = Verdict(published=False, reason=str(error))
         return VariantOutcome(
             candidate.name,
@@ -188,6 +201,17 @@ class Run:
             time.monotonic() - started,
             explanation,
         )
+
+    def _publish(
+        self, candidate: Candidate, made: tuple[Path, Path | None], found: Evaluation, publisher: Publisher
+    ) -> Path:
+        """Publish a variant, and note what it replaces."""
+        recipe = dump_recipe(candidate.name, candidate.recipe)
+        note = replaced_note(publisher.repository / publisher.model / candidate.name, recipe)
+        origin = Origin(kind_of(candidate.recipe), recipe, BASELINE, self._baseline_sha256)
+        folder = publisher.publish(candidate.name, made[0], found, origin, made[1])
+        self._replaced += [note] if note is not None else []
+        return folder
 
     def _runnable(self, model: Model) -> tuple[Path, Path | None]:
         """Return the graph that runs, and the coded file that stands for it if there is one."""
@@ -212,10 +236,11 @@ class Run:
 
     def _check_worth(self, candidate: Candidate) -> None:
         """Refuse to begin what is not worth it after what was found, or cannot be done in time."""
+        if self._context.remaining_seconds() <= 0:
+            raise OutOfTimeError("Not tried: the time limit came first; give more with --time-limit.")
         reason = candidate.skip({outcome.name: outcome for outcome in self._outcomes})
         if reason is not None:
             raise PassError(f"Not tried: {reason}")
-        self._context.check_time()
 
     def _judge(self, name: str, evaluation: Evaluation) -> Verdict:
         measured = self._outcomes[0].evaluation

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Final
 
 from rich import box
@@ -13,12 +14,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from flyweight.compressor.evaluate.evaluation import Evaluation
 from flyweight.compressor.outcome import CompressionReport, VariantOutcome
@@ -29,6 +32,24 @@ _WIDTH_OF_THE_TABLE: Final = 100
 _WIDTH_OF_A_NAME: Final = 20
 # More belong into the report; the gate judges them all.
 _MOST_BATCHES: Final = 2
+
+
+class TimeLeftColumn(ProgressColumn):
+    """The time that is left at the pace so far: rich's own forgets what lies half a minute back."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """Return hours, minutes and seconds; dashes where nothing is known."""
+        left = seconds_left(task.elapsed, task.completed, task.total)
+        return Text("-:--:--" if left is None else str(timedelta(seconds=int(left))))
+
+
+def seconds_left(elapsed: float | None, done: float, total: float | None) -> float | None:
+    """Return how long the rest will take when it goes on as it went; None where nothing is known."""
+    if elapsed is None or not done or total is None:
+        return None
+    return elapsed * max(0.0, total - done) / done
 
 
 class Bars:
@@ -63,7 +84,7 @@ def progress_bars() -> Iterator[Bars]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeLeftColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Bars(progress)

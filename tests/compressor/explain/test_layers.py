@@ -53,3 +53,11 @@ def test_zeros_are_counted_where_they_are(models, rows, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "sparse.onnx")
     first, _ = compare_layers(models.mlp(name="b"), tmp_path / "sparse.onnx", rows(x=(16,), samples=2).inputs)
     assert first.zeros == 0.25
+
+
+def test_a_relu_that_the_quantizer_dropped_is_no_error_of_the_layer(models, rows, context_of) -> None:
+    """Static int8 writes the layer under the name of its ReLU, whose work the range of bytes does."""
+    path, data = models.convnet(), rows(image=(3, 16, 16))
+    variant = StaticInt8(reduce_range=False)(Model(path=path), context_of(data)).model.onnx_path()
+    ratios = [layer.snr_db for layer in compare_layers(path, variant, data.rows(0, 4))]
+    assert all(ratio is not None and ratio > 20 for ratio in ratios[:2]), ratios

@@ -2,6 +2,10 @@
 
 import json
 import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -9,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from flyweight.compressor.cli.durations import Duration
-from flyweight.compressor.cli.grouping import GroupedCommand, options_under
+from flyweight.compressor.cli.grouping import GroupedCommand, argument_under, options_under
 from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.options import TRIALS
-from flyweight.compressor.records import record_folder
-from flyweight.compressor.stopping import Stopped, orderly_termination, undisturbed
+from flyweight.compressor.records import RECORD_FILE, record_folder
+from flyweight.compressor.stopping import Stopped, leave_at_exit, prompt_stop
 
 if TYPE_CHECKING:
     from flyweight.compressor.data import DataSet
@@ -26,6 +30,15 @@ if TYPE_CHECKING:
 _PATH: Final = click.Path(path_type=Path)
 _INTERRUPTED: Final = 130
 _REPORT: Final = "report.html"
+_STOPPED: Final = (
+    "Stopped; what was found until then is published and kept, and the same command goes on from there."
+)
+_STOPPED_EARLY: Final = (
+    "Stopped before anything was published; what was finished is kept, and the same command goes on from "
+    "there."
+)
+# Some file systems keep times in whole seconds, or two.
+_CLOCK_SECONDS: Final = 2.0
 
 # \b keeps click from folding the lines that follow it.
 _EPILOG = """\b
@@ -36,11 +49,12 @@ Examples:
   flyweight compress --module package.module:factory --weights w.safetensors \\
       --train train.npz --data eval.npz --out repository --name mynet
 
-Exit code 0 when it worked, whatever was published; 2 on bad input; 130 after Ctrl-C, with what was found
-until then published and kept.
+Exit code 0 when it worked, whatever was published; 2 on bad input; 130 after Ctrl-C and 143 after SIGTERM,
+with what was found until then published and kept: the same command goes on from there.
 """
 
-_what = options_under("What to compress")
+_WHAT: Final = "What to compress"
+_what = options_under(_WHAT)
 _how = options_under("How to compress")
 _limit = options_under("What a variant may cost")
 _measure = options_under("How to measure")
@@ -48,7 +62,7 @@ _tell = options_under("What to tell")
 
 
 @click.command(cls=GroupedCommand, epilog=_EPILOG)
-@click.argument("model", type=_PATH, required=False)
+@argument_under(_WHAT, "model", "The ONNX file.", type=_PATH, required=False)
 @_what(
     "--module", metavar="PKG.MOD:FACTORY", help="A function that returns a torch module, instead of MODEL."
 )
@@ -134,29 +148,59 @@ def compress(**given: Any) -> None:  # click passes twenty options by name
         raise click.UsageError("Give either --budget or --recipe: the search finds the recipes itself.")
     if given["html"] is not None:
         _require_writable(given["html"].absolute())
-    stopped = False
-    with output_kept_clean(), progress_bars() as bars:
+    with _stopped_in_time(given):
+        with output_kept_clean(), progress_bars() as bars:
+            report, stopped = _run(given, bars)
+        if given["as_json"]:
+            click.echo(json.dumps(report.document(), indent=2, allow_nan=False))
+        else:
+            print_report(report)
+        if stopped:
+            click.echo(_STOPPED, err=True)
+            raise click.exceptions.Exit(_INTERRUPTED)
+        # Last, so that a disk that is full by now costs the pictures and not the figures.
+        html = given["html"] or record_folder(report.repository, report.model) / _REPORT
+        with output_kept_clean():
+            _write_report(report.document(), html)
+        click.echo(f"Report with pictures: {html}", err=given["as_json"])
+
+
+@contextmanager
+def _stopped_in_time(given: dict[str, Any]) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the block within two seconds, and say what is left of the work."""
+    started, told = time.time(), list[str]()
+
+    def tell(sentence: str = "") -> None:
+        if told:
+            return
+        told.append(sentence or (_STOPPED if _recorded_since(given, started) else _STOPPED_EARLY))
+        click.echo(told[0], err=True)
+
+    def last_words() -> None:
+        if sys.stderr.isatty():
+            # The bars can be wiped away no more, and have hidden the cursor.
+            click.echo("\r\x1b[J\x1b[?25h", nl=False, err=True)
+        tell()
+
+    with prompt_stop(last_words, leave_at_exit):
         try:
-            report = _run(given, bars)
-        except Stopped as stop:
-            report, stopped = stop.report, True
+            yield
         except KeyboardInterrupt as stop:
             # A search that was stopped says that its trials are kept.
-            if stop.args:
-                click.echo(str(stop), err=True)
+            tell(str(stop))
             raise click.exceptions.Exit(_INTERRUPTED) from None
-    if given["as_json"]:
-        click.echo(json.dumps(report.document(), indent=2, allow_nan=False))
-    else:
-        print_report(report)
-    if stopped:
-        click.echo("Stopped; what was found until then is published and kept.", err=True)
-        raise click.exceptions.Exit(_INTERRUPTED)
-    # Last, so that a disk that is full by now costs the pictures and not the figures.
-    html = given["html"] or record_folder(report.repository, report.model) / _REPORT
-    with output_kept_clean():
-        _write_report(report.document(), html)
-    click.echo(f"Report with pictures: {html}", err=given["as_json"])
+        except SystemExit:
+            tell()
+            raise
+
+
+def _recorded_since(given: dict[str, Any], started: float) -> bool:
+    """Return whether this run has published something."""
+    try:
+        record = record_folder(given["repository"], given["name"]) / RECORD_FILE
+        return record.stat().st_mtime >= started - _CLOCK_SECONDS
+    except OSError:
+        return False
 
 
 def _require_writable(html: Path) -> None:
@@ -167,16 +211,16 @@ def _require_writable(html: Path) -> None:
         raise click.UsageError(f"--report: {html} cannot be written; name a file that you may write.")
 
 
-def _run(given: dict[str, Any], progress: Any) -> "CompressionReport":  # see compress
-    with undisturbed():
-        from flyweight.compressor.compression import compress as run
-        from flyweight.compressor.data import load_data
+def _run(given: dict[str, Any], progress: Any) -> "tuple[CompressionReport, bool]":  # see compress
+    """Return what came of it, and whether Ctrl-C was pressed before it was done."""
+    from flyweight.compressor.compression import compress as run
+    from flyweight.compressor.data import load_data
 
-        if given["module"] is not None:
-            import_module("torch")
-    with orderly_termination():
-        data = load_data(given["data"])
-        return run(
+    if given["module"] is not None:
+        import_module("torch")
+    data = load_data(given["data"])
+    try:
+        report = run(
             _model(given, data),
             given["budget"] or _recipes(given["recipes"]),
             data=data,
@@ -184,6 +228,9 @@ def _run(given: dict[str, Any], progress: Any) -> "CompressionReport":  # see co
             name=given["name"],
             options=_options(given, progress),
         )
+    except Stopped as stop:
+        return stop.report, True
+    return report, False
 
 
 def _options(given: dict[str, Any], progress: Any) -> "Options":  # see compress

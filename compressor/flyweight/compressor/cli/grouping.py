@@ -1,4 +1,4 @@
-"""Options under headings, so that a command with many of them can be read."""
+"""Options and arguments under headings, so that a command with many of them can be read."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +14,19 @@ class GroupedOption(click.Option):
         self.group = group
 
 
+class GroupedArgument(click.Argument):
+    """An argument that is told with the options it belongs to."""
+
+    def __init__(self, *declarations: Any, group: str, explanation: str, **settings: Any) -> None:
+        super().__init__(*declarations, **settings)
+        self.group = group
+        self.explanation = explanation
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:  # noqa: ARG002 - click's signature
+        """Return what stands in the two columns of --help."""
+        return (self.name or "").upper(), self.explanation
+
+
 class GroupedCommand(click.Command):
     """A command whose --help lists its options by heading, in the order in which headings first appear."""
 
@@ -23,7 +36,9 @@ class GroupedCommand(click.Command):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
-                heading = parameter.group if isinstance(parameter, GroupedOption) else "Other"
+                heading = (
+                    parameter.group if isinstance(parameter, GroupedOption | GroupedArgument) else "Other"
+                )
                 sections.setdefault(heading, []).append(record)
         for heading, records in sections.items():
             with formatter.section(heading):
@@ -37,3 +52,8 @@ def options_under(heading: str) -> Callable[..., Callable[[Any], Any]]:
         return click.option(*declarations, cls=GroupedOption, group=heading, **settings)
 
     return option
+
+
+def argument_under(heading: str, name: str, explanation: str, **settings: Any) -> Callable[[Any], Any]:
+    """Return click.argument for the argument `name`, told under `heading`."""
+    return click.argument(name, cls=GroupedArgument, group=heading, explanation=explanation, **settings)

@@ -23,7 +23,8 @@ def passes(name: str | None, *, as_json: bool) -> None:
     """
     if name is not None and name not in CATALOGUE:
         raise RecipeError(f"There is no pass {name!r}; there are {', '.join(sorted(CATALOGUE))}.")
-    described = [describe(each) for each in ([name] if name is not None else CATALOGUE)]
+    # Of one, what is missing is an error that says what to install; the list shows the others all the same.
+    described = [describe(name)] if name is not None else [_describe_if_installed(each) for each in CATALOGUE]
     if as_json:
         click.echo(json.dumps(described, indent=2))
     elif name is None:
@@ -47,6 +48,18 @@ def describe(name: str) -> dict[str, Any]:
         "text": text,
         "options": {field.name: _default(field) for field in dataclasses.fields(kind) if field.init},
     }
+
+
+def _describe_if_installed(name: str) -> dict[str, Any]:
+    try:
+        return describe(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "flyweight":
+            raise
+        return {
+            "name": name,
+            "summary": f"Needs {error.name}, which is not installed: see flyweight passes {name}",
+        }
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from flyweight.compressor.context import Progress, silent
 from flyweight.compressor.data import DataSet
+from flyweight.compressor.errors import ModelError
 from flyweight.compressor.evaluate.agreement import Comparison, Kind
 from flyweight.compressor.evaluate.asking import Answers, Asking
 from flyweight.compressor.evaluate.calibration_error import Scale, scale_of
@@ -69,11 +70,12 @@ class Reference:
         """Write the baseline's answers to disk and judge it; the first thing to call.
 
         Raises:
-            ModelError: it cannot be run on all of the data.
+            ModelError: it cannot be run on all of the data, or answers with not-a-number.
             DataError: the labels fit none of its outputs.
         """
         self._chunks = 0
         for answers in self._asking.answers(session, self._data, self._progress):
+            _check_numbers(answers)
             if self._chunks == 0:
                 self._find_task(answers)
             if self._tally is not None:
@@ -163,6 +165,17 @@ class Reference:
 
     def _interval(self, share: float) -> Interval:
         return wilson(round(share * self.samples), self.samples)
+
+
+def _check_numbers(answers: Answers) -> None:
+    """Refuse not-a-number, which no variant could be compared with; an infinity may be meant."""
+    for name, value in answers.items():
+        broken = int(np.isnan(value).sum()) if value.dtype.kind in "fc" else 0
+        if broken:
+            raise ModelError(
+                f"The model answers with not-a-number ({broken} of {value.size} values of its output "
+                f"{name!r} on the first samples where it does); give data and a model that work together."
+            )
 
 
 def flat_figures(quality: Quality) -> dict[str, float]:

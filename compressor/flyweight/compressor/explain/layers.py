@@ -147,8 +147,8 @@ def _output_ratios(
     old: onnx.ModelProto, new: onnx.ModelProto, names: list[str], feed: Mapping[str, Array], folder: Path
 ) -> dict[str, float]:
     """Return the signal-to-noise ratio of each tensor that both graphs compute under one name."""
-    known = {output for node in old.graph.node for output in node.output}
-    shared = [name for name in names if name in known]
+    makers = {output: node.op_type for node in old.graph.node for output in node.output}
+    shared = [name for name in names if name in makers]
     try:
         theirs, mine = (_observe(model, shared, feed, folder) for model in (old, new))
     except CompressorError:
@@ -156,8 +156,10 @@ def _output_ratios(
         return {}
     found = {}
     for name in shared:
-        if theirs[name].shape == mine[name].shape and theirs[name].dtype.kind == mine[name].dtype.kind == "f":
-            found[name] = _snr_db(theirs[name], mine[name])
+        # Quantizers drop a ReLU that the range of the layer before it makes superfluous, and keep its name.
+        value = np.maximum(mine[name], 0) if makers[name] == "Relu" else mine[name]
+        if theirs[name].shape == value.shape and theirs[name].dtype.kind == value.dtype.kind == "f":
+            found[name] = _snr_db(theirs[name], value)
     return found
 
 

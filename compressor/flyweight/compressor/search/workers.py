@@ -4,6 +4,7 @@ Each has the model, the data and a meter of its own. They build at the same time
 that dies costs its trial, which is given to another when its sign of life fails to come.
 """
 
+import contextlib
 import math
 import multiprocessing
 import multiprocessing.connection
@@ -11,6 +12,8 @@ import os
 import signal
 import time
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,8 +22,10 @@ from flyweight.compressor.data import DataSet
 from flyweight.compressor.foreign import run_foreign
 from flyweight.compressor.model import Model
 from flyweight.compressor.search.extra import SearchError
+from flyweight.compressor.stopping import held
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
     from flyweight.compressor.evaluate.bench import BenchSettings
@@ -104,14 +109,38 @@ class _Crew:
         self._alive.clear()
 
     def _hire(self) -> None:
-        worker = self._context.Process(target=_work, args=(self._job(),), daemon=True)
-        run_foreign(
-            worker.start,
+        """Start a worker and hand it its job.
+
+        Not as an argument: multiprocessing would wait for ever for one that dies before it has read it all.
+        """
+        job = run_foreign(
+            lambda: bytes(ForkingPickler.dumps(self._job())),
             lambda reason: SearchError(
                 f"The model cannot be handed to other processes ({reason}); use one worker."
             ),
         )
-        self._alive.append(worker)
+        theirs, ours = self._context.Pipe(duplex=False)
+        with ours:
+            with theirs:
+                self._start_deaf(self._context.Process(target=_work, args=(theirs,), daemon=True))
+            # Whoever is dead by now is found so by its exit code.
+            with contextlib.suppress(BrokenPipeError):
+                ours.send_bytes(job)
+
+    def _start_deaf(self, worker: "SpawnProcess") -> None:
+        """Start a worker that Ctrl-C, which reaches the whole group, does not reach while it imports.
+
+        What is blocked here is blocked in who is started.
+        """
+        # Unblocks the signal when it starts a process of its own, for the first worker.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with held("a worker that nobody knows of yet"):
+                worker.start()
+                self._alive.append(worker)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _job(self) -> Job:
         hunt, context = self._hunt, self._hunt.context
@@ -139,12 +168,16 @@ def _sendable(hunt: "Hunt") -> "BenchSettings":
     return replace(settings, session=replace(settings.session, config=dict(settings.session.config)))
 
 
-def _work(job: Job) -> None:
+def _work(told: "Connection[None, Job]") -> None:
     """Be a worker: what is spawned runs this."""
-    from flyweight.compressor.search.search import Hunt
-
     # Ctrl-C reaches the whole group of processes; the parent decides, and SIGTERM is its word.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from flyweight.compressor.search.search import Hunt
+
+    try:
+        job = told.recv()
+    except EOFError:
+        return  # the parent was killed
     parent = os.getppid()
     context = Context(
         workspace=job.workspace,
