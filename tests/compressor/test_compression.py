@@ -583,3 +583,13 @@ def test_broken_weights_of_a_module_are_refused_by_name(
     with pytest.raises(ModelError, match=f"weight '0.weight' holds {words}"):
         compress(module, data=rows(x=(16,)), repository=tmp_path / "r", name="net", options=FAST)
     assert not (tmp_path / "r").exists()
+
+
+def test_a_report_recommends_no_variant_of_another_baseline(models, rows, tmp_path: Path) -> None:
+    """Publishing another model under the same name leaves variants that were measured against the first."""
+    data = rows(x=(16,))
+    compress(models.mlp(), {"half": Fp16Storage()}, data=data, repository=tmp_path, name="net", options=FAST)
+    assert describe_published(tmp_path, "net")["recommended"] == "half"
+    other = models.mlp(name="other")
+    compress(other, {}, data=data, repository=tmp_path, name="net", options=FAST)
+    assert describe_published(tmp_path, "net")["recommended"] == "baseline"

@@ -120,7 +120,10 @@ def _document(outcome: "SearchOutcome") -> dict[str, Any]:
 
 
 def _describe(trial: "Trial") -> dict[str, Any]:
+    latency: float | None
     latency, size, lost = trial.values if trial.figures is not None else (None, None, None)
+    if trial.figures is not None and trial.figures.latency is None:
+        latency = None  # what misses the budget by size or quality is not timed
     return {
         "number": trial.number,
         "kind": trial.kind,

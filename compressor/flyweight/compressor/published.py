@@ -46,7 +46,7 @@ def describe_published(repository: Path, name: str) -> dict[str, Any]:
     base, record = found[baseline], read_record(repository, name) or {}
     order = [baseline, *(variant for variant in found if variant != baseline)]
     variants = [_variant(folder / variant, found[variant], base) for variant in order]
-    recommended = _recommended(found, baseline)
+    recommended = _recommended(_of_this_baseline(found, baseline), baseline)
     return {
         "model": name,
         "repository": str(repository),
@@ -116,6 +116,19 @@ def _joined(variant: dict[str, Any], entry: Mapping[str, Any] | None) -> dict[st
 def _reason(record: Mapping[str, Any], recommended: str) -> str:
     reason = record.get("recommended_reason")
     return reason if record.get("recommended") == recommended and isinstance(reason, str) else ""
+
+
+def _of_this_baseline(found: dict[str, VariantManifest], baseline: str) -> dict[str, VariantManifest]:
+    """Return the variants whose figures are against the baseline that is there now.
+
+    Those that an earlier run made from another one are faster or better than that other one.
+    """
+    digests = {"", *(file.sha256 for file in found[baseline].files)}
+    return {
+        name: manifest
+        for name, manifest in found.items()
+        if name == baseline or manifest.lineage.parent_sha256 in digests
+    }
 
 
 def _recommended(found: dict[str, VariantManifest], baseline: str) -> str:

@@ -90,8 +90,15 @@ class SearchOutcome:
             return f"Nothing was found for the budget {self.budget}: {reason}"
         return (
             f"None of {made} variants meets the budget {self.budget}; the nearest is {self.nearest.kind}: "
-            f"{self.nearest.missed}."
+            f"{self.nearest.missed}{self._untimed(self.nearest)}; more --trials or a longer --time-limit may "
+            "find others."
         )
+
+    def _untimed(self, trial: Trial) -> str:
+        """Say so of a trial that size or quality refused before it was timed, where latency is asked for."""
+        asks = any(bound.axis == "latency" for bound in self.budget.bounds)
+        timed = trial.figures is not None and trial.figures.latency is not None
+        return " (not timed, since that was enough to refuse it)" if asks and not timed else ""
 
     def spread(self, count: int) -> tuple[Trial, ...]:
         """Return at most `count` of the front, evenly spread over it, its ends among them."""
