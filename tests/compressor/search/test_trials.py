@@ -140,8 +140,8 @@ def test_an_unsatisfiable_budget_names_the_nearest_and_its_figures() -> None:
     assert outcome.nearest.name == "static-int8"
     assert outcome.sentence == (
         "None of 4 variants meets the budget size<=25%, latency<=45%; the nearest is static int8: "
-        "size is 30.0% of the baseline's where 25.0% is asked (not timed, since that was enough to refuse it); "
-        "more --trials or a longer --time-limit may find others."
+        "size is 30.0% of the baseline's where 25.0% is asked (not timed, since that was enough to refuse "
+        "it); more --trials or a longer --time-limit may find others."
     )
 
 
