@@ -78,3 +78,13 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 def test_an_empty_sequence_is_no_recipe() -> None:
     with pytest.raises(RecipeError, match="at least one pass"):
         PassSequence([])
+
+
+@pytest.mark.torch
+def test_an_export_and_an_import_are_put_where_neighbours_need_them(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    made = load_recipes(recipe(tmp_path, "name: deep\npasses: [sparsify, share, fine-tune, encode]\n"))[
+        "deep"
+    ]
+    names = [step.name for step in steps_of(made)]
+    assert names == ["sparsify", "export", "share", "import", "fine-tune", "export", "encode"]

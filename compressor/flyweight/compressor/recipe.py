@@ -19,7 +19,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from flyweight.compressor.errors import RecipeError
-from flyweight.compressor.passes.base import Pass, PassSequence
+from flyweight.compressor.passes.base import Form, Pass, PassSequence
 from flyweight.compressor.passes.catalogue import CATALOGUE
 from flyweight.protos.variant import is_valid_name
 
@@ -68,7 +68,20 @@ def _parse(document: object, where: str) -> tuple[str, Pass]:
     if not isinstance(steps, list) or not steps:
         raise RecipeError(f"{where}: the recipe {name!r} needs a list of at least one pass under `passes:`.")
     passes = [_parse_pass(step, f"{where}: recipe {name!r}") for step in steps]
+    passes = _bridged(passes)
     return str(name), passes[0] if len(passes) == 1 else PassSequence(passes)
+
+
+def _bridged(passes: list[Pass]) -> list[Pass]:
+    """Put an export or an import between neighbours that need one; nobody means anything else."""
+    bridges = {(Form.TORCH, Form.ONNX): "export", (Form.ONNX, Form.TORCH): "import"}
+    joined = passes[:1]
+    for later in passes[1:]:
+        bridge = bridges.get((joined[-1].gives, later.needs))
+        if bridge is not None:
+            joined.append(_make(bridge, {}, "a recipe"))
+        joined.append(later)
+    return joined
 
 
 def require_variant_name(name: object, where: str) -> None:

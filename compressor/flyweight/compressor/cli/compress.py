@@ -144,6 +144,8 @@ def compress(**given: Any) -> None:  # click passes twenty options by name
         raise click.UsageError("Give either MODEL.onnx or --module, and only one of them.")
     if given["weights"] is not None and given["module"] is None:
         raise click.UsageError("--weights belongs to --module; an ONNX file holds its own.")
+    if given["budget"] is None and (given["study"] is not None or given["workers"] > 1):
+        raise click.UsageError("--study and --workers belong to a search; say what to reach with --budget.")
     if given["budget"] is not None and given["recipes"]:
         raise click.UsageError("Give either --budget or --recipe: the search finds the recipes itself.")
     if given["html"] is not None:
