@@ -75,7 +75,7 @@ def compress(
         candidates = () if isinstance(plan, Budget) else _candidates(plan, source, samples.samples)
         place = Place(Path(repository), name, _digest(samples, options.training))
         rows = _rows_at_a_time(source, samples, options.training, place)
-        trains = source.form is Form.TORCH or any(candidate.trains for candidate in candidates)
+        trains = source.form is Form.TORCH or options.transfer or any(c.trains for c in candidates)
         division = divide(samples, options, trains=trains, rows=rows)
         context = Context(
             workspace=folder,
@@ -87,12 +87,37 @@ def compress(
             threads=options.threads,
             deadline=started + options.time_limit_seconds,
         )
+        if options.transfer:
+            source = _transferred(source, context)
+            context = replace(context, baseline=source.module)
+            told = (
+                "The baseline is the given model with a new head, trained on the labels of the training data."
+            )
+            division = replace(division, notes=(*division.notes, told))
+            candidates = () if isinstance(plan, Budget) else _candidates(plan, source, samples.samples)
         tried = None
         if isinstance(plan, Budget):
             found = search_for(plan, source, context, division, options)
             candidates, division, tried = found.candidates, found.division, found.document
             options = replace(options, limits=found.limits)
         return Run(source, context, division, options).execute(candidates, place, tried)
+
+
+def _transferred(source: Model, context: Context) -> Model:
+    """Return the model with a head for the classes of the training labels, trained on them.
+
+    Raises:
+        PassError: there are no labels, no head was found, or the file cannot be imported.
+    """
+    from flyweight.compressor.passes.transfer import Surroundings, transfer
+
+    if source.form is Form.ONNX:
+        from flyweight.compressor.passes.importing import Import
+
+        source = Import()(source, context).model
+    around = Surroundings(context.seed, context.threads, context.progress, context.deadline)
+    data = context.training if context.training is not None else context.calibration
+    return transfer(source, data, surroundings=around).model
 
 
 def _data_of(data: Data) -> DataSet:

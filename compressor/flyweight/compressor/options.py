@@ -44,6 +44,8 @@ class Options:
         progress: told of everything that takes longer than a moment.
         evaluation: how thoroughly variants are measured.
         explain: whether published variants are explained, layer by layer; a few seconds for each.
+        transfer: whether the model gets a new head for the classes of the labels first, and learns them; what
+            comes of that is the baseline.
         trials: that a search makes at most.
         workers: processes that search on this machine.
         study: where a search that several machines share keeps its trials: `postgresql://...`; None takes a
@@ -65,6 +67,7 @@ class Options:
     progress: Progress = silent
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     explain: bool = True
+    transfer: bool = False
     trials: int = TRIALS
     workers: int = 1
     study: str | None = None

@@ -88,6 +88,9 @@ _tell = options_under("What to tell")
     type=_PATH,
     help="Where results are kept between runs.  [default: ~/.cache/flyweight]",
 )
+@_how(
+    "--transfer", is_flag=True, help="Replace the head for the labels' classes and learn them, then compress."
+)
 @_how("--time-limit", type=Duration(), default="10m", show_default=True, help="Like 90s, 10m, 2h.")
 @_how(
     "--calibration-samples", type=click.IntRange(1), default=512, show_default=True, help="At most so many."
@@ -256,6 +259,7 @@ def _options(given: dict[str, Any], progress: Any) -> "Options":  # see compress
             "thoroughly": EvaluationSettings.thorough,
         }[given["examine"]](),
         explain=given["examine"] != "no",
+        transfer=given["transfer"],
         trials=given["trials"],
         workers=given["workers"],
         study=given["study"],
