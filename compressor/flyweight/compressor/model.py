@@ -3,19 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.compressor.passes.base import Form
+from flyweight.protos.variant.names import CODED_SUFFIX
 
 if TYPE_CHECKING:
     import torch
 
 Array = NDArray[Any]
-
-CODED_SUFFIX: Final = ".fw"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from onnx import numpy_helper
 
 from flyweight.compressor.errors import PassError, RecipeError
 from flyweight.compressor.model import Model
+from flyweight.compressor.noise import signal_to_noise
 from flyweight.compressor.passes.quantize.grids import Spacing
-from flyweight.compressor.passes.quantize.simulate import Simulate, signal_to_noise
+from flyweight.compressor.passes.quantize.simulate import Simulate
 from flyweight.compressor.sessions import Session, SessionSettings
 
 

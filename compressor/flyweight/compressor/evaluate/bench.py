@@ -22,10 +22,10 @@ from flyweight.compressor.evaluate.memory import MemoryMeter
 from flyweight.compressor.evaluate.reference import Judged, Reference
 from flyweight.compressor.evaluate.settings import BATCHES, EvaluationSettings
 from flyweight.compressor.evaluate.size import measure_size
-from flyweight.compressor.model import CODED_SUFFIX
 from flyweight.compressor.onnx_model import load_graph
 from flyweight.compressor.sessions import Session, SessionSettings
 from flyweight.protos.coded import CodedError, decode_file
+from flyweight.protos.variant.names import CODED_SUFFIX
 
 __all__ = ["BATCHES", "Bench", "BenchSettings"]
 

@@ -19,11 +19,11 @@ from flyweight.compressor.evaluate.latency import time_alone, time_in_turns
 from flyweight.compressor.evaluate.macs import count_macs
 from flyweight.compressor.evaluate.memory import MemoryMeter
 from flyweight.compressor.evaluate.reference import Reference
-from flyweight.compressor.model import CODED_SUFFIX
 from flyweight.compressor.onnx_model import count_parameters, file_bytes, load_graph
+from flyweight.compressor.passes.share.encode import decoded as write_decoded
 from flyweight.compressor.search.figures import Figures
 from flyweight.compressor.sessions import Session
-from flyweight.protos.coded import CodedError, decode_file
+from flyweight.protos.variant.names import CODED_SUFFIX
 
 LOCK_NAME: Final = f"flyweight-measuring-{os.getuid()}.lock"
 
@@ -68,10 +68,7 @@ def servable(path: Path) -> tuple[Path, Path | None]:
         return path, None
     decoded = path.with_suffix(".onnx")
     if not decoded.exists():
-        try:
-            decoded.write_bytes(decode_file(path))
-        except CodedError as error:
-            raise ModelError(str(error)) from error
+        write_decoded(path, decoded)
     return decoded, path
 
 

@@ -156,7 +156,7 @@ class StructuredPrune(Pass):
 
 def this_width() -> int:
     """Return the float32 channels that the processor's kernels work on at once: 16 with AVX-512, else 8."""
-    return 16 if any(name.startswith("avx512") for name in this_processor().instruction_sets) else 8
+    return this_processor().preferred_multiple
 
 
 def describe_cut(before: nn.Module, cut: CutModule) -> str:

@@ -20,10 +20,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from flyweight.compressor.onnx_model import onnx_opset
 from flyweight.compressor.passes.quantize.calibration import Range, observe
 from flyweight.compressor.passes.quantize.layers import Layer, attribute, byte_grid, layers_of, rounded
 from flyweight.compressor.passes.quantize.placement import Placement
-from flyweight.compressor.passes.quantize.preparation import onnx_opset
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context

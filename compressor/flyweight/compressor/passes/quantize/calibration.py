@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from flyweight.compressor.errors import ModelError, PassError
+from flyweight.compressor.errors import ModelError, PassError, RecipeError
 from flyweight.compressor.feeding import Layout, fit
 from flyweight.compressor.onnx_model import save_graph
 from flyweight.compressor.passes.quantize.histogram import Extremes, Histogram
@@ -54,6 +54,18 @@ class Observer:
             count = self.layout.rows or len(next(iter(feed.values())))
             yield count, {name: values[name] if name in values else feed[name] for name in self.names}
         context.progress(what, total, total)
+
+
+def check_method(method: str, percentile: float) -> None:
+    """Check how ranges are to be chosen.
+
+    Raises:
+        RecipeError: there is no such way, or the percentile has no meaning.
+    """
+    if method not in METHODS:
+        raise RecipeError(f"calibration is minmax, percentile, entropy or mse, not {method!r}.")
+    if not 50 < percentile <= 100:
+        raise RecipeError(f"percentile is above 50 and at most 100, not {percentile}.")
 
 
 def observe_ranges(

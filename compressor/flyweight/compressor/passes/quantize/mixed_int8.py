@@ -13,7 +13,7 @@ from flyweight.compressor.onnx_model import save_graph
 from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.passes.pooling import pool_globally
 from flyweight.compressor.passes.quantize.bias_correction import correct_biases, correctable, measure_shifts
-from flyweight.compressor.passes.quantize.calibration import METHODS, Method, Range, observe_ranges
+from flyweight.compressor.passes.quantize.calibration import Method, Range, check_method, observe_ranges
 from flyweight.compressor.passes.quantize.layers import Layer, layers_of
 from flyweight.compressor.passes.quantize.opening import open_graph
 from flyweight.compressor.passes.quantize.placement import Placement, place, quantized_operators
@@ -78,12 +78,9 @@ class MixedInt8(Pass):
         Raises:
             RecipeError: one has no meaning.
         """
-        if self.calibration not in METHODS:
-            raise RecipeError(f"calibration is minmax, percentile, entropy or mse, not {self.calibration!r}.")
+        check_method(self.calibration, self.percentile)
         if self.spared not in {"float", "dynamic"}:
             raise RecipeError(f"spared is float or dynamic, not {self.spared!r}.")
-        if not 50 < self.percentile <= 100:
-            raise RecipeError(f"percentile is above 50 and at most 100, not {self.percentile}.")
         if not 0 < self.target_db < 150:
             raise RecipeError(f"target_db is above 0 and below 150, not {self.target_db}.")
         if not 0 <= self.most_spared <= 1:

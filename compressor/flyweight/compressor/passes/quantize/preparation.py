@@ -20,6 +20,7 @@ from flyweight.compressor.onnx_model import (
     external_files,
     lift_constants,
     load_graph,
+    onnx_opset,
     save_graph,
 )
 from flyweight.compressor.sessions import SessionSettings, session_options
@@ -64,11 +65,6 @@ def _with_later_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     # The converter works on a form of its own in which constants are nodes and initializers are inputs.
     drop_initializer_inputs(converted)
     return converted
-
-
-def onnx_opset(model: onnx.ModelProto) -> int:
-    """Return the version of the standard operators that a model uses."""
-    return max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=1)
 
 
 def _optimised(path: Path, target: Path) -> onnx.ModelProto | None:

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from flyweight.compressor.errors import PassError, RecipeError
 from flyweight.compressor.model import Model
+from flyweight.compressor.noise import signal_to_noise
 from flyweight.compressor.onnx_model import save_graph
 from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.passes.quantize.calibration import Range, observe_ranges
@@ -129,13 +130,6 @@ class Simulate(Pass):
             found = made(rows, self.bits)
             _store_codes(graph, layer, found)
         return signal_to_noise(rows, found.values)
-
-
-def signal_to_noise(signal: Array, changed: Array) -> float:
-    """Return 10 log10(sum x**2 / sum (x - y)**2) in dB; infinite where nothing changed."""
-    noise = float(np.square(signal.astype(np.float64) - changed).sum())
-    power = float(np.square(signal.astype(np.float64)).sum())
-    return float("inf") if noise == 0 else 10 * float(np.log10(max(power, 1e-300) / noise))
 
 
 def _as_weight(layer: Layer, rows: Array) -> Array:

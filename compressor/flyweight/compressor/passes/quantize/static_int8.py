@@ -13,7 +13,13 @@ from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.passes.pooling import pool_globally
 from flyweight.compressor.passes.quantize.adaround import Rounding, learn_rounding
 from flyweight.compressor.passes.quantize.bias_correction import correct_biases
-from flyweight.compressor.passes.quantize.calibration import METHODS, Method, Range, observe_ranges, symmetric
+from flyweight.compressor.passes.quantize.calibration import (
+    Method,
+    Range,
+    check_method,
+    observe_ranges,
+    symmetric,
+)
 from flyweight.compressor.passes.quantize.opening import open_graph
 from flyweight.compressor.passes.quantize.placement import Placement, place, quantized_operators
 from flyweight.compressor.passes.quantize.stem import pad_stems
@@ -65,12 +71,9 @@ class StaticInt8(Pass):
         Raises:
             RecipeError: one has no meaning.
         """
-        if self.calibration not in METHODS:
-            raise RecipeError(f"calibration is minmax, percentile, entropy or mse, not {self.calibration!r}.")
+        check_method(self.calibration, self.percentile)
         if self.rounding not in {"nearest", "adaround"}:
             raise RecipeError(f"rounding is nearest or adaround, not {self.rounding!r}.")
-        if not 50 < self.percentile <= 100:
-            raise RecipeError(f"percentile is above 50 and at most 100, not {self.percentile}.")
 
     def apply(self, model: Model, context: "Context") -> PassResult:
         """Return the quantized model.

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 from google.protobuf.message import EncodeError
 
 from flyweight.compressor.errors import ModelError, PassError
-from flyweight.compressor.model import CODED_SUFFIX, Model
+from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import load_graph
 from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.passes.share.tidy import tidy
 from flyweight.protos.coded import CodedError, decode, decode_file, encode
+from flyweight.protos.variant.names import CODED_SUFFIX
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.compressor.errors import PassError
+from flyweight.compressor.noise import signal_to_noise
 from flyweight.compressor.passes.share.grouping import SMALLEST_TENSOR, Kind, Sharing
 from flyweight.compressor.passes.share.kmeans import share
 
@@ -85,6 +86,4 @@ def describe(shared: Sequence[Shared]) -> str:
 
 
 def _ratio(one: Shared) -> float:
-    before = one.weight.values.astype(np.float64)
-    noise = float(((before - one.values) ** 2).sum())
-    return float("inf") if noise == 0 else 10 * float(np.log10(max((before**2).sum(), 1e-300) / noise))
+    return signal_to_noise(one.weight.values, one.values)
