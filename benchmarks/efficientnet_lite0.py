@@ -23,7 +23,8 @@ from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import file_bytes
-from flyweight.compressor.passes.base import Pass
+from flyweight.compressor.passes.base import Pass, PassSequence
+from flyweight.compressor.passes.prune.prune_graph import PruneGraph
 from flyweight.compressor.passes.quantize import StaticInt8
 from flyweight.compressor.sessions import Session, SessionSettings, quiet_tools
 
@@ -79,6 +80,8 @@ def ours(*, quick: bool) -> dict[str, Pass]:
         passes["ours, mse"] = StaticInt8(calibration="mse")
         passes["ours, adaround"] = StaticInt8(rounding="adaround")
         passes["ours, mse, adaround"] = StaticInt8(calibration="mse", rounding="adaround")
+        for ratio in (0.05, 0.1, 0.15):
+            passes[f"ours, {ratio:.0%} cut"] = PassSequence([PruneGraph(ratio=ratio), StaticInt8()])
     return passes
 
 

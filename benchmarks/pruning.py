@@ -23,7 +23,7 @@ from flyweight.compressor.evaluate.latency import time_in_turns
 from flyweight.compressor.passes.base import Pass
 from flyweight.compressor.passes.distill.losses import TrainingLoss
 from flyweight.compressor.passes.export import Export
-from flyweight.compressor.passes.prune.blocks import PruneBlocks
+from flyweight.compressor.passes.narrow.blocks import DropBlocks
 from flyweight.compressor.passes.prune.scope import Scope
 from flyweight.compressor.passes.prune.sparsify import Criterion, Sparsify
 from flyweight.compressor.passes.prune.structured import ChannelImportance, StructuredPrune
@@ -84,8 +84,8 @@ def ways(epochs: int) -> Mapping[str, Pass]:
             0.5, taylor, training=replace(recovery, epochs=2 * epochs)
         ),
         "channels 50 %, 2 rounds, retrained": StructuredPrune(0.5, taylor, rounds=2, training=recovery),
-        "one block": PruneBlocks(1),
-        "two blocks, retrained": PruneBlocks(2, max_harm=100.0, training=recovery),
+        "one block": DropBlocks(1),
+        "two blocks, retrained": DropBlocks(2, training=recovery),
     }
 
 
