@@ -101,6 +101,19 @@ def test_a_full_disk_is_one_sentence(variant: Path, manifest: VariantManifest) -
     assert (variant / "model.onnx").read_bytes() == b"a model"
 
 
+def test_a_failed_rename_names_the_variant_and_not_the_hidden_folder(
+    tmp_path: Path, manifest: VariantManifest, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> Path:
+        raise OSError(18, "Invalid cross-device link", str(path), None, str(target))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(
+        RepositoryError, match=r"int8 cannot be written \(Invalid cross-device link: \S*/digits/int8\)"
+    ):
+        publish_variant(tmp_path, manifest, fill)
+
+
 def test_an_unwritable_repository_is_one_sentence(
     tmp_path: Path, manifest: VariantManifest, fill: Fill
 ) -> None:

@@ -2,7 +2,8 @@
 
 FlyweightError                  one sentence: what is wrong, and what to do
 ├── RepositoryError             the model repository cannot be read or written
-│   └── ManifestError           a variant's folder contradicts its manifest
+│   ├── ManifestError           a variant's folder contradicts its manifest
+│   └── CodedError              a coded model, model.onnx.fw, cannot be decoded (flyweight.protos.coded)
 └── TensorError                 bytes and the tensor they are said to hold disagree
 
 Commands print the sentence and exit with 2; the server maps its own subtree to gRPC status codes.

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from flyweight.protos.variant import MANIFEST_FILE
+from flyweight.protos.variant.lineage import lineage_faults
 from flyweight.server.lifecycle.index import IndexEntry, State
 from flyweight.server.lifecycle.manager import Manager, ManagerSettings
 from flyweight.server.runtime.inline import InlineFactory
@@ -26,11 +28,15 @@ class CheckedVariant:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What would be served, and a sentence for everything that would not be, or not as it is on disk."""
+    """What would be served, and a sentence for everything that would not be, or not as it is on disk.
+
+    `warnings` are of what is served although it does not come from where its manifest says.
+    """
 
     repository: str
     variants: tuple[CheckedVariant, ...]
     faults: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def document(self) -> dict[str, object]:
         """Return the report as JSON's types."""
@@ -39,6 +45,7 @@ class CheckReport:
             "ok": not self.faults,
             "variants": [asdict(variant) for variant in self.variants],
             "faults": list(self.faults),
+            "warnings": list(self.warnings),
         }
 
 
@@ -60,6 +67,11 @@ def check_repository(
                 f"{repository} was not read within {timeout_seconds:g} s; allow more with --timeout."
             )
         models = manager.table.models.values()
+        doubts = [
+            doubt
+            for model in sorted(models, key=lambda served: served.name)
+            for doubt in _lineage(repository / model.name, model.variants)
+        ]
         variants = [
             CheckedVariant(
                 model=model.name,
@@ -71,9 +83,19 @@ def check_repository(
             for model in sorted(models, key=lambda served: served.name)
             for name, loaded in sorted(model.variants.items())
         ]
-        return CheckReport(str(repository), tuple(variants), tuple(faults))
+        return CheckReport(str(repository), tuple(variants), tuple(faults), tuple(doubts))
     finally:
         manager.stop()
+
+
+def _lineage(folder: Path, variants: Iterable[str]) -> list[str]:
+    """Return what is wrong with where variants come from; those without a manifest say nothing of it."""
+    return [
+        fault
+        for name in sorted(variants)
+        if (folder / name / MANIFEST_FILE).is_file()
+        for fault in lineage_faults(folder / name)
+    ]
 
 
 def faults_of(index: Iterable[IndexEntry]) -> list[str]:

@@ -226,7 +226,8 @@ def check(repository: Path, *, as_json: bool, timeout_seconds: float) -> int:
     """Load everything in REPOSITORY as the server would, and say what is wrong with it.
 
     Digests, manifests, models, golden outputs, config.pbtxt and traffic.yaml are looked at. The exit code is
-    0 when all is well, and 2 with a sentence on standard error for each fault.
+    0 when all is well, and 2 with a sentence on standard error for each fault. A variant that
+    can be served but does not come from where its manifest says is a warning.
     """
     report = check_repository(repository, timeout_seconds)
     if as_json:
@@ -242,6 +243,8 @@ def _print(report: CheckReport) -> None:
             f"{variant.model}/{variant.variant}: {variant.role}, {variant.share:.0%} of the traffic, "
             f"{variant.file_bytes:,} bytes"
         )
+    for warning in report.warnings:
+        click.echo(f"flyweight: warning: {warning}", err=True)
     for fault in report.faults:
         click.echo(f"flyweight: error: {fault}", err=True)
     if not report.faults:

@@ -50,6 +50,9 @@ def test_traffic_memory_and_reasons_have_columns_where_the_server_tells_them() -
         "empty   -         UNAVAILABLE  -               -        -  no variant",
         "",
         "digits: x FP32 [-1, 2] -> y FP32 [-1]",
+        "",
+        "memory: what the server grew by while loading (load_pss), the runtime's own with the first; to",
+        "compare variants take the memory in `flyweight report`, or validated_pss in the server's metrics.",
     ]
 
 

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from flyweight.protos.errors import RepositoryError
+from flyweight.protos.manifest.v1.manifest_pb2 import Lineage, VariantManifest
 from flyweight.server import cli
 from flyweight.server.cli import check, serve
 from flyweight.server.logs import JsonFormatter
@@ -176,6 +177,22 @@ def test_checks_json_is_one_document(repository: Path) -> None:
         ("baseline", "baseline", 0.9),
         ("int8", "candidate", 0.1),
     ]
+
+
+def test_check_warns_of_a_variant_of_another_baseline(repository_root: Path, publish: Any) -> None:
+    publish("baseline", 2.0)
+
+    def of_another(manifest: VariantManifest) -> None:
+        manifest.lineage.MergeFrom(Lineage(recipe="r", data_sha256="d", parent_sha256="0" * 64))
+
+    publish("int8", 3.0, parent="baseline", edit=of_another)
+    result = CliRunner().invoke(check, [str(repository_root)], standalone_mode=False)
+    assert result.return_value == 0
+    (warning,) = result.stderr.splitlines()
+    assert warning.startswith("flyweight: warning: ")
+    assert "was derived from another 'baseline' than the one in" in warning
+    document = json.loads(CliRunner().invoke(check, [str(repository_root), "--json"]).stdout)
+    assert (document["ok"], len(document["warnings"])) == (True, 1)
 
 
 def test_check_of_nothing_is_a_sentence(tmp_path: Path) -> None:

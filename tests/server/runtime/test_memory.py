@@ -5,9 +5,9 @@ from flyweight.server.runtime.memory import read_pss_bytes, trim_heap
 
 
 def test_pss_is_read_in_bytes(tmp_path: Path) -> None:
-    rollup = tmp_path / "smaps_rollup"
-    rollup.write_text("55d0 ---p [rollup]\nRss:  4096 kB\nPss:   2048 kB\nPss_Dirty:  1 kB\n")
-    assert read_pss_bytes(rollup) == 2048 * 1024
+    rollup = "55d0 ---p [rollup]\nRss:  4096 kB\nPss:   2048 kB\nPss_Dirty:  1 kB\n"
+    (tmp_path / "smaps_rollup").write_text(rollup)
+    assert read_pss_bytes(tmp_path) == 2048 * 1024
 
 
 def test_pss_is_zero_where_the_kernel_does_not_tell(tmp_path: Path) -> None:

@@ -21,6 +21,12 @@ Examples:
 """
 
 
+_LEGEND = (
+    "memory: what the server grew by while loading (load_pss), the runtime's own with the first; to\n"
+    "compare variants take the memory in `flyweight report`, or validated_pss in the server's metrics."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """What a server said.
@@ -44,7 +50,10 @@ class Listing:
 def models(connection: Connection, *, as_json: bool) -> None:
     """List the models and variants that a server holds: state, traffic, inputs, outputs.
 
-    A variant that is not READY says why.
+    A variant that is not READY says why. Memory is what the server grew by while it loaded the variant
+    (load_pss in its metrics); the first to be loaded carries what the runtime needs for itself. To compare
+    variants, take what each was measured to need alone in a process: flyweight report shows it, and the
+    metric flyweight_variant_memory_bytes with kind="validated_pss".
     """
     with connection.open() as client:
         listing = _ask(client, connection.url)
@@ -127,7 +136,10 @@ def text(listing: Listing) -> str:
         f"{name}: {_tensors(info.inputs)} -> {_tensors(info.outputs)}"
         for name, info in listing.models.items()
     ]
-    return "\n\n".join([table(header, cells, frozenset({"traffic", "memory"})), "\n".join(tensors)]).rstrip()
+    parts = [table(header, cells, frozenset({"traffic", "memory"})), "\n".join(tensors)]
+    if listing.traffic is not None:
+        parts.append(_LEGEND)
+    return "\n\n".join(parts).rstrip()
 
 
 def _traffic_cells(traffic: VariantTraffic | None) -> list[str]:

@@ -1,7 +1,9 @@
 """A variant's folder on disk: its name, its manifest, its digests, its golden samples, its atomic publishing.
 
     repository/<model>/<variant>/   model.onnx [model.onnx.data] [golden.npz] manifest.json
+    repository/<model>/<variant>/   model.onnx.fw [golden.npz] manifest.json
 
+The second holds a coded file (flyweight.protos.coded), which the server decodes when it loads the variant.
 The compressor writes such folders and the server reads them; neither knows the other.
 """
 

@@ -68,7 +68,9 @@ def _writing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
+        # Of a rename the second name is the one that was to be made.
+        name = error.filename2 or error.filename
+        where = f": {name}" if name else ""
         raise RepositoryError(
             f"{target} cannot be written ({error.strerror or error}{where}); check the permissions and the "
             "free space of the repository."
@@ -87,7 +89,9 @@ def _require_free(target: Path, *, replace: bool) -> None:
 def _require_complete(staging: Path, target: Path) -> None:
     given = [name for name in (MODEL_FILE, CODED_FILE) if (staging / name).is_file()]
     if not given:
-        raise RepositoryError(f"{target} was given no {MODEL_FILE}, so it is not published; write one.")
+        raise RepositoryError(
+            f"{target} was given no {MODEL_FILE} and no {CODED_FILE}, so it is not published; write one."
+        )
     if len(given) > 1:
         raise RepositoryError(f"{target} was given both {MODEL_FILE} and {CODED_FILE}; write one of them.")
     for path in staging.rglob("*"):

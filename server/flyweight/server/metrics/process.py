@@ -5,19 +5,18 @@ PSS and USS, because RSS counts pages that processes share once for each of them
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
 
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-_KIB: Final = 1024
+from flyweight.server.runtime.memory import PROCESS, read_fields
 
 
 class ProcessMemory(Collector):
     """Collects flyweight_process_memory_bytes; `folder` is the process's in /proc."""
 
-    def __init__(self, folder: Path = Path("/proc/self")) -> None:
+    def __init__(self, folder: Path = PROCESS) -> None:
         self._folder = folder
 
     def describe(self) -> Iterable[Metric]:
@@ -27,12 +26,12 @@ class ProcessMemory(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read /proc; kinds that the kernel does not tell are left out."""
         family = _family()
-        rollup = _fields(self._folder / "smaps_rollup")
+        rollup = read_fields(self._folder / "smaps_rollup")
         if "Pss" in rollup:
             private = ("Private_Clean", "Private_Dirty", "Private_Hugetlb")
             family.add_metric(["pss"], rollup["Pss"])
             family.add_metric(["uss"], sum(rollup.get(name, 0) for name in private))
-        status = _fields(self._folder / "status")
+        status = read_fields(self._folder / "status")
         if "VmHWM" in status:
             family.add_metric(["peak_rss"], status["VmHWM"])
         yield family
@@ -45,13 +44,3 @@ def _family() -> GaugeMetricFamily:
         "how much does it take?",
         labels=["kind"],
     )
-
-
-def _fields(path: Path) -> dict[str, int]:
-    """Return the lines "Name:  123 kB" of a file in /proc, in bytes; nothing when it cannot be read."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return {}
-    words = [line.split() for line in lines]
-    return {line[0].rstrip(":"): int(line[1]) * _KIB for line in words if len(line) == 3 and line[2] == "kB"}

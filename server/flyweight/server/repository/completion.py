@@ -53,8 +53,10 @@ def complete(config: ModelConfig | None, model: str, session: Signature) -> tupl
     completed.max_batch_size = _max_batch(completed, model, inputs, session.outputs)
     batch_axes = 1 if completed.max_batch_size else 0
     signature = Signature(
-        inputs=_narrow_all(completed.input, inputs, batch_axes, f"config.pbtxt of {model}: the input"),
-        outputs=_narrow_listed(
+        inputs=_narrow_all(
+            completed.input, inputs, batch_axes, f"config.pbtxt of {model}: the input", must_list_all=True
+        ),
+        outputs=_narrow_all(
             completed.output, session.outputs, batch_axes, f"config.pbtxt of {model}: the output"
         ),
         max_batch_rows=completed.max_batch_size,
@@ -91,37 +93,27 @@ def _max_batch(
 
 
 def _narrow_all(
-    declared: Iterable[_Declared], specs: tuple[TensorSpec, ...], batch_axes: int, what: str
+    declared: Iterable[_Declared],
+    specs: tuple[TensorSpec, ...],
+    batch_axes: int,
+    what: str,
+    *,
+    must_list_all: bool = False,
 ) -> tuple[TensorSpec, ...]:
-    """Return the inputs narrowed by what is declared of them; all of them are listed, or none."""
+    """Return the tensors that are declared, narrowed by that; all as they are when none is declared."""
     by_name = {tensor.name: tensor for tensor in declared}
     if not by_name:
         return specs
-    _require_known(by_name, specs, what)
-    for spec in specs:
-        if spec.name not in by_name:
-            raise LoadFailed(f"{what} {spec.name!r} is not listed; list every input, or none.")
-    return tuple(_narrow(by_name[spec.name], spec, batch_axes, what) for spec in specs)
-
-
-def _narrow_listed(
-    declared: Iterable[_Declared], specs: tuple[TensorSpec, ...], batch_axes: int, what: str
-) -> tuple[TensorSpec, ...]:
-    """Return the outputs that are declared, narrowed; all of them when none is declared."""
-    by_name = {tensor.name: tensor for tensor in declared}
-    if not by_name:
-        return specs
-    _require_known(by_name, specs, what)
-    return tuple(
-        _narrow(by_name[spec.name], spec, batch_axes, what) for spec in specs if spec.name in by_name
-    )
-
-
-def _require_known(by_name: Iterable[str], specs: tuple[TensorSpec, ...], what: str) -> None:
     known = [spec.name for spec in specs]
     for name in by_name:
         if name not in known:
             raise LoadFailed(f"{what} {name!r} is not one of the model's ({', '.join(known)}); correct it.")
+    missing = [name for name in known if name not in by_name]
+    if must_list_all and missing:
+        raise LoadFailed(f"{what} {missing[0]!r} is not listed; list every input, or none.")
+    return tuple(
+        _narrow(by_name[spec.name], spec, batch_axes, what) for spec in specs if spec.name in by_name
+    )
 
 
 def _narrow(declared: _Declared, spec: TensorSpec, batch_axes: int, what: str) -> TensorSpec:

@@ -4,24 +4,28 @@ import ctypes
 from pathlib import Path
 from typing import Final
 
-_ROLLUP: Final = Path("/proc/self/smaps_rollup")
+PROCESS: Final = Path("/proc/self")
 _KIBIBYTE: Final = 1024
 
 
-def read_pss_bytes(rollup: Path = _ROLLUP) -> int:
+def read_pss_bytes(process: Path = PROCESS) -> int:
     """Return the proportional set size of this process: shared pages count by their share (man 5 proc).
 
     0 where the kernel does not tell.
     """
+    return read_fields(process / "smaps_rollup").get("Pss", 0)
+
+
+def read_fields(path: Path) -> dict[str, int]:
+    """Return the lines "Name:  123 kB" of a file in /proc, in bytes; nothing when it cannot be read."""
     try:
-        lines = rollup.read_text().splitlines()
+        lines = path.read_text().splitlines()
     except OSError:
-        return 0
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key == "Pss":
-            return int(value.split()[0]) * _KIBIBYTE
-    return 0
+        return {}
+    words = [line.split() for line in lines]
+    return {
+        line[0].rstrip(":"): int(line[1]) * _KIBIBYTE for line in words if len(line) == 3 and line[2] == "kB"
+    }
 
 
 def trim_heap() -> None:

@@ -399,7 +399,7 @@ class Footprint(_message.Message):
     MACS_FIELD_NUMBER: _builtins.int
     PSS_BYTES_FIELD_NUMBER: _builtins.int
     file_bytes: _builtins.int
-    """Bytes of model.onnx and its external data."""
+    """Bytes of model.onnx and its external data, or of model.onnx.fw in their place."""
     parameters: _builtins.int
     """Numbers in its initializers."""
     macs: _builtins.int
