@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flyweight.compressor.cli.compress import compress
+from flyweight.compressor.cli.explaining import options_of
 from flyweight.compressor.cli.passes import passes
 from flyweight.compressor.cli.report import report
 from flyweight.compressor.data import save_data
@@ -45,6 +46,7 @@ def test_json_is_all_there_is_on_standard_output(files: Path) -> None:
         "int8",
         "int8-dynamic",
         "fp16",
+        "cut-int8",
         "int8-mixed",
     ]
     assert document["recommended"] in {variant["name"] for variant in document["variants"]}
@@ -67,7 +69,7 @@ def test_the_table_names_every_variant_and_the_next_step(files: Path) -> None:
 def test_nothing_published_is_no_failure_and_is_explained(files: Path) -> None:
     result = run(files, "--max-bytes-ratio", "0.01")
     assert result.exit_code == 0
-    assert result.stdout.count("was not published: ") == 4
+    assert result.stdout.count("was not published: ") == 5
     assert "Recommended: baseline" in " ".join(result.stdout.split())
 
 
@@ -107,6 +109,9 @@ def test_a_wrong_file_is_an_expected_failure(files: Path, arguments: dict[str, s
         (["--weights", "w.safetensors"], "--weights belongs to --module"),
         (["--report", "nowhere/r.html"], "nowhere does not exist; make it"),
         (["--threads", "0"], "0 is not in the range"),
+        (["--trials", "48"], "--trials belongs to a search; say what it is to reach with --budget."),
+        (["--workers", "1"], "--workers belongs to a search"),
+        (["--study", "postgresql://h/d", "--trials", "9"], "--trials and --study belong to a search"),
     ],
 )
 def test_arguments_that_do_not_fit_are_a_usage_error(files: Path, more: list[str], sentence: str) -> None:
@@ -135,6 +140,7 @@ def test_help_shows_an_example_and_the_model_among_what_to_compress() -> None:
     shown = CliRunner().invoke(compress, ["--help"]).output
     assert "flyweight compress model.onnx --data" in shown
     assert "What to compress:\n  MODEL " in shown
+    assert "Less than 5 microseconds more is always forgiven" in " ".join(shown.split())
     assert shown.index("What to compress") < shown.index("How to compress") < shown.index("Other:")
 
 
@@ -144,6 +150,44 @@ def test_every_pass_explains_itself() -> None:
         shown = CliRunner().invoke(passes, [name])
         assert shown.exit_code == 0, shown.output
         assert f"- {name}" in shown.output
+
+
+def test_every_option_of_every_pass_is_explained() -> None:
+    pytest.importorskip("torch")
+    for name in CATALOGUE:
+        for option in options_of(pass_class(name)):
+            assert option.text, f"{name} {option.name}"
+            assert option.values, f"{name} {option.name}"
+
+
+def test_options_are_told_with_their_values_ranges_and_defaults() -> None:
+    shown = CliRunner().invoke(passes, ["simulate"]).output
+    assert "spacing: uniform | power-of-two | codebook [default: uniform]" in shown
+    assert "bits: integer, at least 1, at most 8 [default: 4]" in shown
+    assert "symmetric: true or false [default: true]" in shown
+    shown = CliRunner().invoke(passes, ["share"]).output
+    assert "sharing.scope: layer | kind | model [default: layer]" in shown
+    assert "      layer: each tensor has its own codebook." in shown
+    told = {option.name: option for option in options_of(pass_class("static-int8"))}
+    assert told["percentile"].values == "number, above 50, at most 100"
+    assert told["reduce_range"].values == "true or false or null"
+
+
+def test_a_pass_that_does_not_exist_gets_the_nearest_name() -> None:
+    refused = CliRunner().invoke(passes, ["static_int"])
+    assert str(refused.exception) == "There is no pass 'static_int'; did you mean 'static-int8'?"
+
+
+def test_a_report_of_a_repository_that_was_tampered_with_warns(files: Path) -> None:
+    run(files)
+    (files / "repository" / "digits" / "fp16" / "stray.bin").write_bytes(b"")
+    drawn = CliRunner().invoke(
+        report, [str(files / "repository"), "--name", "digits", "--out", str(files / "r.html")]
+    )
+    assert drawn.exit_code == 0
+    assert "warning: " in drawn.stderr
+    assert "stray.bin is not listed in the manifest" in drawn.stderr
+    assert "stray.bin" in (files / "r.html").read_text(encoding="utf-8")
 
 
 def test_passes_whose_extra_is_missing_are_listed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

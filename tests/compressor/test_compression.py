@@ -1,4 +1,4 @@
-"""The whole way from a file to a repository, for ordinary and for odd networks."""
+"""The whole way from a file to a repository."""
 
 import errno
 import json
@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
 from flyweight.compressor.compression import compress
 from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
-from flyweight.compressor.errors import CompressorError, DataError, ModelError, RecipeError
+from flyweight.compressor.errors import CompressorError
 from flyweight.compressor.evaluate.settings import EvaluationSettings
 from flyweight.compressor.gate import Limits
 from flyweight.compressor.model import Model
@@ -25,7 +24,6 @@ from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.passes.quantize import Fp16Storage, StaticInt8
 from flyweight.compressor.published import describe_published
 from flyweight.compressor.sessions import Session, SessionSettings
-from flyweight.protos.errors import RepositoryError
 from flyweight.protos.variant import read_golden, read_manifest, verify_digests
 from flyweight.protos.variant.golden import largest_relative_error
 
@@ -189,124 +187,6 @@ def test_limits_may_differ_by_variant(digits, tmp_path: Path) -> None:
     assert "times as many where 0.1 is allowed" in report.variant("b").verdict.reason
 
 
-def test_without_labels_agreement_decides(models, rows, tmp_path: Path) -> None:
-    report = compress(
-        models.mlp(),
-        {"fp16": Fp16Storage()},
-        data=rows(x=(16,)),
-        repository=tmp_path / "r",
-        name="net",
-        options=FAST,
-    )
-    assert report.baseline.evaluation.quality.metric == "agreement"
-    assert report.baseline.evaluation.quality.value == 1.0
-
-
-def test_an_input_without_a_batch_axis_is_run_row_by_row(models, rows, tmp_path: Path) -> None:
-    report = compress(
-        models.scaled(), data=rows(x=(4,), factor=()), repository=tmp_path / "r", name="net", options=FAST
-    )
-    assert [point.batch for point in report.baseline.evaluation.latency] == [1]
-    golden = read_golden(tmp_path / "r" / "net" / "baseline" / "golden.npz")
-    assert golden.inputs["factor"].shape == ()
-    assert all("nothing to" in v.verdict.reason for v in report.variants[1:4])
-    assert report.variant("int8-mixed").verdict.reason.startswith("Not tried: static int8 could not be made")
-
-
-def test_a_fixed_batch_is_measured_in_whole_groups(models, rows, tmp_path: Path) -> None:
-    report = compress(
-        models.mlp(batch=4),
-        {"int8": StaticInt8()},
-        data=rows(samples=30, x=(16,)),
-        repository=tmp_path / "r",
-        name="net",
-        options=FAST,
-    )
-    assert [point.batch for point in report.baseline.evaluation.latency] == [4]
-    assert report.samples == 28
-    assert any("the last 2 of 30 samples were left out" in note for note in report.baseline.notes)
-    assert report.variant("int8").verdict.published
-
-
-def test_a_batch_axis_that_is_only_promised_is_found_out(models, rows, tmp_path: Path) -> None:
-    """The file says n rows, and a Reshape inside has one row built in."""
-    graph = onnx.load(models.mlp())
-    graph.graph.initializer.append(numpy_helper.from_array(np.array([1, 16]), "shape"))
-    graph.graph.node.insert(0, onnx.helper.make_node("Reshape", ["x", "shape"], ["one"]))
-    graph.graph.node[1].input[0] = "one"
-    path = save_graph(graph, tmp_path / "promise.onnx")
-    report = compress(
-        path, {"int8": StaticInt8()}, data=rows(x=(16,)), repository=tmp_path / "r", name="net", options=FAST
-    )
-    assert any("run row by row" in note for note in report.baseline.notes)
-    assert report.variant("int8").verdict.published
-
-
-def test_branches_and_integer_outputs_are_no_obstacle(models, rows, tmp_path: Path) -> None:
-    found = outcomes(models.choosing(), rows(x=(8,)), tmp_path / "r")
-    assert found["fp16"][0]
-    assert "main graph has no Conv, Gemm or MatMul" in found["int8"][1]
-
-
-@pytest.mark.parametrize(
-    ("element", "values"),
-    [
-        (TensorProto.INT64, np.arange(48).reshape(12, 4)),
-        (TensorProto.BOOL, np.arange(48).reshape(12, 4) % 3 == 0),
-        (TensorProto.UINT8, np.arange(48, dtype=np.uint8).reshape(12, 4)),
-        (TensorProto.STRING, np.array([["a", "bc", "", "d"]] * 12)),
-        (TensorProto.DOUBLE, np.linspace(0, 1, 48).reshape(12, 4)),
-    ],
-)
-def test_any_type_of_tensor_can_be_a_baseline(
-    element: int, values: np.ndarray, models, tmp_path: Path
-) -> None:
-    report = compress(
-        models.identity(element, ["n", 4]),
-        {},
-        data=DataSet({"x": values}),
-        repository=tmp_path / "r",
-        name="net",
-        options=FAST,
-    )
-    assert report.baseline.verdict.published
-    assert report.recommended == "baseline"
-
-
-def test_external_data_go_along(models, rows, tmp_path: Path) -> None:
-    path = tmp_path / "external.onnx"
-    (tmp_path / "w").mkdir()
-    onnx.save_model(
-        onnx.load(models.mlp()), path, save_as_external_data=True, location="w/data.bin", size_threshold=0
-    )
-    report = compress(
-        path, {"int8": StaticInt8()}, data=rows(x=(16,)), repository=tmp_path / "r", name="net", options=FAST
-    )
-    folder = tmp_path / "r" / "net" / "baseline"
-    assert (folder / "w" / "data.bin").is_file()
-    Session(folder / "model.onnx", SessionSettings())
-    assert report.variant("int8").verdict.published, report.variant("int8").verdict.reason
-
-
-def test_answers_left_to_chance_get_no_golden_samples(tmp_path: Path, rows) -> None:
-    graph = onnx.helper.make_graph(
-        [
-            onnx.helper.make_node("RandomNormalLike", ["x"], ["noise"]),
-            onnx.helper.make_node("Add", ["x", "noise"], ["y"]),
-        ],
-        "noisy",
-        [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
-        [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
-    )
-    model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
-    onnx.save_model(model, tmp_path / "noisy.onnx")
-    report = compress(
-        tmp_path / "noisy.onnx", {}, data=rows(x=(4,)), repository=tmp_path / "r", name="net", options=FAST
-    )
-    assert any("answers differently every time" in note for note in report.baseline.notes)
-    assert not (tmp_path / "r" / "net" / "baseline" / "golden.npz").exists()
-
-
 def test_the_document_is_plain_json_with_every_variant(digits, tmp_path: Path) -> None:
     path, data = digits
     recipes = {"int8": StaticInt8(), "broken": Tamper("bug")}
@@ -354,50 +234,6 @@ def test_progress_ends_where_it_should(digits, tmp_path: Path) -> None:
     assert {"calibrating", "answering", "timing"} <= {what for what, _, _ in told}
 
 
-def test_a_model_that_is_missing_leaves_the_repository_alone(rows, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="does not exist"):
-        compress(tmp_path / "nowhere.onnx", data=rows(x=(4,)), repository=tmp_path / "r", name="net")
-    assert not (tmp_path / "r").exists()
-
-
-def test_data_that_do_not_fit_are_refused_before_anything_is_written(models, rows, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'x' is \[samples, 3\]"):
-        compress(models.mlp(), data=rows(x=(3,)), repository=tmp_path / "r", name="net")
-    assert not (tmp_path / "r").exists()
-
-
-def test_another_model_of_this_name_is_not_replaced(models, rows, tmp_path: Path) -> None:
-    compress(models.mlp(), {}, data=rows(x=(16,)), repository=tmp_path / "r", name="net", options=FAST)
-    with pytest.raises(RepositoryError, match="holds another model, whose inputs are x"):
-        compress(
-            models.convnet(),
-            {},
-            data=rows(image=(3, 16, 16)),
-            repository=tmp_path / "r",
-            name="net",
-            options=FAST,
-        )
-
-
-def test_a_repository_that_is_a_file_is_refused(models, rows, tmp_path: Path) -> None:
-    (tmp_path / "r").write_text("not a folder")
-    with pytest.raises(RepositoryError, match="cannot be written"):
-        compress(models.mlp(), {}, data=rows(x=(16,)), repository=tmp_path / "r", name="net", options=FAST)
-
-
-@pytest.mark.parametrize("name", ["baseline", "a/b", ".hidden", ""])
-def test_a_recipe_may_not_take_just_any_name(name: str, models, rows, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError):
-        compress(
-            models.mlp(),
-            {name: Fp16Storage()},
-            data=rows(x=(16,)),
-            repository=tmp_path / "r",
-            name="net",
-            options=FAST,
-        )
-
-
 def test_nothing_is_left_in_the_temporary_folder(digits, tmp_path: Path, monkeypatch) -> None:
     import tempfile
 
@@ -412,142 +248,6 @@ def test_nothing_is_left_in_the_temporary_folder(digits, tmp_path: Path, monkeyp
         options=FAST,
     )
     assert list((tmp_path / "tmp").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("labels", "options", "words"),
-    [
-        (np.arange(64) % 2 + 9, FAST, "Label 10 is no class"),
-        (np.full(64, 3), FAST, "All 64 labels are 3: a model that always answers this would look perfect"),
-        (np.arange(63), FAST, "different numbers of samples"),
-        (np.full((64, 10), 1e308), FAST, "R2 cannot be computed"),
-        (None, Options(output="nope"), "no output 'nope'; its outputs are scores"),
-        (None, Options(training=DataSet({"z": np.zeros((9, 16))})), "The training data do not fit the model"),
-    ],
-)
-def test_bad_input_leaves_no_repository_behind(labels, options: Options, words: str, models, rows, tmp_path):
-    data = dict(rows(x=(16,)).inputs)
-    if labels is not None:
-        data["label"] = labels
-    with pytest.raises(DataError, match=words):
-        compress(models.mlp(), data=data, repository=tmp_path / "r" / "deeper", name="net", options=options)
-    assert not (tmp_path / "r").exists()
-
-
-def test_weights_in_double_precision_are_the_reason_given(rows, tmp_path: Path) -> None:
-    weight = numpy_helper.from_array(np.ones((16, 8)), "w")
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "double",
-        [onnx.helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["n", 16])],
-        [onnx.helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["n", 8])],
-        [weight],
-    )
-    model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
-    onnx.save_model(model, tmp_path / "double.onnx")
-    data = DataSet({"x": rows(x=(16,)).inputs["x"].astype(np.float64)})
-    found = outcomes(tmp_path / "double.onnx", data, tmp_path / "r")
-    assert found["int8"][1] == found["int8-dynamic"][1]
-    assert "weights are float64; give the model in fp32" in found["int8"][1]
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"seed": -1},
-        {"threads": 0},
-        {"threads": 100_000},
-        {"seconds_per_point": float("nan")},
-        {"seconds_per_point": float("inf")},
-        {"calibration_samples": 0},
-    ],
-)
-def test_options_without_a_meaning_are_refused(given: dict[str, float]) -> None:
-    with pytest.raises(RecipeError, match="is from"):
-        Options(**given)
-
-
-@pytest.mark.parametrize(
-    ("plan", "words"),
-    [
-        (None, "7 samples and 8 are the fewest that say anything"),
-        ("size<=50%", "7 samples and 8 are the fewest that say anything"),
-    ],
-)
-def test_fewer_than_eight_samples_say_nothing(plan, words: str, models, rows, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=words):
-        compress(models.mlp(), plan, data=rows(samples=7, x=(16,)), repository=tmp_path / "r", name="net")
-    assert not (tmp_path / "r").exists()
-
-
-@pytest.mark.parametrize(("value", "words"), [(np.nan, "not-a-number"), (np.inf, "infinite values")])
-def test_broken_weights_are_refused_by_name(value: float, words: str, models, rows, tmp_path: Path) -> None:
-    graph = onnx.load(models.mlp())
-    weight = numpy_helper.to_array(graph.graph.initializer[0]).copy()
-    weight[3, 4] = value
-    graph.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w1"))
-    path = save_graph(graph, tmp_path / "broken.onnx")
-    with pytest.raises(ModelError, match=f"'w1' holds {words}"):
-        compress(path, data=rows(x=(16,)), repository=tmp_path / "r", name="net")
-    assert not (tmp_path / "r").exists()
-
-
-def one_node(path: Path, operator: str, width: int, *constants: onnx.TensorProto) -> Path:
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node(operator, ["x", *(constant.name for constant in constants)], ["y"])],
-        "one",
-        [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
-        [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", width])],
-        constants,
-    )
-    model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
-    return save_graph(model, path)
-
-
-def test_a_model_that_answers_with_not_a_number_is_refused(rows, tmp_path: Path) -> None:
-    path = one_node(tmp_path / "sqrt.onnx", "Sqrt", 4)
-    with pytest.raises(ModelError, match=r"answers with not-a-number \(\d+ of 128 values of its output 'y'"):
-        compress(path, {}, data=rows(x=(4,)), repository=tmp_path / "r", name="net", options=FAST)
-    assert not (tmp_path / "r").exists()
-
-
-def test_a_model_that_fails_is_refused(rows, tmp_path: Path) -> None:
-    path = one_node(
-        tmp_path / "fails.onnx", "Reshape", 3, numpy_helper.from_array(np.array([-1, 3]), "shape")
-    )
-    with pytest.raises(ModelError, match="cannot run on this input"):
-        compress(path, data=rows(x=(4,)), repository=tmp_path / "r", name="net", options=FAST)
-    assert not (tmp_path / "r").exists()
-
-
-def test_a_place_that_cannot_be_published_to_is_refused_before_a_search(models, rows, tmp_path: Path) -> None:
-    (tmp_path / "r").write_text("not a folder")
-    with pytest.raises(RepositoryError, match="cannot be written"):
-        compress(models.mlp(), "size<=50%", data=rows(x=(16,)), repository=tmp_path / "r", name="net")
-
-
-def test_variants_of_another_baseline_are_told_until_they_are_made_again(
-    models, rows, tmp_path: Path
-) -> None:
-    data, place = rows(x=(16,)), {"repository": tmp_path / "r", "name": "net", "options": FAST}
-    first = models.mlp()
-    compress(first, {"a": Fp16Storage(), "b": Fp16Storage()}, data=data, **place)
-    again = compress(first, {"a": Fp16Storage()}, data=data, **place)
-    assert not any("another baseline" in note for note in again.baseline.notes)
-    second = compress(models.mlp(name="retrained"), {"a": Fp16Storage()}, data=data, **place)
-    (told,) = [note for note in second.baseline.notes if "another baseline" in note]
-    assert told.startswith(f"b in {tmp_path / 'r' / 'net'} was made by an earlier run")
-    assert "remove it, or compress again" in told
-
-
-def test_a_variant_that_replaces_one_of_another_recipe_says_so(models, rows, tmp_path: Path) -> None:
-    data, place = rows(x=(16,)), {"repository": tmp_path / "r", "name": "net", "options": FAST}
-    path = models.mlp()
-    for recipe, replaced in ((Fp16Storage(), False), (Fp16Storage(), False), (StaticInt8(), True)):
-        report = compress(path, {"small": recipe}, data=data, **place)
-        assert report.variant("small").verdict.published
-        found = any("small replaced an earlier variant" in note for note in report.baseline.notes)
-        assert found == replaced
 
 
 def test_what_there_is_no_time_for_is_told_as_not_tried(digits, tmp_path: Path, monkeypatch) -> None:
@@ -569,27 +269,3 @@ def test_a_recipe_that_meets_a_full_disk_ends_the_run(digits, tmp_path: Path, mo
         compress(digits[0], {"v": Tamper()}, data=digits[1], repository=tmp_path, name="net", options=FAST)
     document = json.loads((tmp_path / "net" / ".flyweight" / "report.json").read_text())
     assert [variant["name"] for variant in document["variants"]] == ["baseline"]
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize(("value", "words"), [(float("nan"), "not-a-number"), (float("inf"), "infinite")])
-def test_broken_weights_of_a_module_are_refused_by_name(
-    value: float, words: str, rows, tmp_path: Path
-) -> None:
-    torch = pytest.importorskip("torch")
-    module = torch.nn.Sequential(torch.nn.Linear(16, 4), torch.nn.ReLU())
-    with torch.no_grad():
-        module[0].weight[1, 2] = value
-    with pytest.raises(ModelError, match=f"weight '0.weight' holds {words}"):
-        compress(module, data=rows(x=(16,)), repository=tmp_path / "r", name="net", options=FAST)
-    assert not (tmp_path / "r").exists()
-
-
-def test_a_report_recommends_no_variant_of_another_baseline(models, rows, tmp_path: Path) -> None:
-    """Publishing another model under the same name leaves variants that were measured against the first."""
-    data = rows(x=(16,))
-    compress(models.mlp(), {"half": Fp16Storage()}, data=data, repository=tmp_path, name="net", options=FAST)
-    assert describe_published(tmp_path, "net")["recommended"] == "half"
-    other = models.mlp(name="other")
-    compress(other, {}, data=data, repository=tmp_path, name="net", options=FAST)
-    assert describe_published(tmp_path, "net")["recommended"] == "baseline"

@@ -69,7 +69,8 @@ def test_batches_cover_all_samples_in_order() -> None:
 @pytest.mark.parametrize(
     ("inputs", "labels", "sentence"),
     [
-        ({}, None, "The data hold no input"),
+        ({}, None, "The data hold no input; save"),
+        ({}, np.zeros(9), "no input, since 'label' holds labels: an input of this name needs another; save"),
         ({"x": X[:0]}, None, "The data set is empty"),
         ({"x": X, "z": X[:2]}, None, r"different numbers of samples \(x: 4, z: 2\)"),
         ({"x": X}, np.zeros(3), r"different numbers of samples \(x: 4, label: 3\)"),

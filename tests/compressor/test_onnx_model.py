@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 
 from flyweight.compressor.errors import ModelError
 from flyweight.compressor.onnx_model import (
+    attribute,
     count_parameters,
     drop_initializer_inputs,
     external_files,
@@ -134,3 +135,13 @@ def test_errors_of_onnxruntime_come_without_its_codes(models) -> None:
     with pytest.raises(ModelError) as failure:
         session.run({"x": np.zeros((1, 3), dtype=np.float32)})
     assert "[ONNXRuntimeError]" not in str(failure.value)
+
+
+def test_attributes_are_read_in_their_own_type() -> None:
+    node = helper.make_node("Any", [], [], axis=2, alpha=0.5, pads=[1, 2], mode="edge", scales=[0.25])
+    assert attribute(node, "axis", 0) == 2
+    assert attribute(node, "alpha", 1.0) == 0.5
+    assert attribute(node, "pads", [0]) == [1, 2]
+    assert attribute(node, "mode", b"") == b"edge"
+    assert attribute(node, "scales", [0.0]) == [0.25]
+    assert attribute(node, "missing", 7) == 7

@@ -21,7 +21,7 @@ from flyweight.compressor.outcome import CompressionReport, VariantOutcome
 from flyweight.compressor.published import describe_published
 from flyweight.compressor.records import record_folder, write_record
 from flyweight.compressor.safety.triggers import Concentration, TriggerCheck
-from flyweight.compressor.terminal import print_report
+from flyweight.compressor.table import print_report
 from flyweight.protos.errors import RepositoryError
 from flyweight.protos.manifest.v1 import manifest_pb2 as pb
 from flyweight.protos.variant import MODEL_FILE, publish_variant
@@ -54,6 +54,7 @@ SMALL = replace(
     stability=Stability(100, 2.0, True, True, False, 0.0, 1.01),
     trigger=TriggerCheck((), CONCENTRATION, 45, 256, 1e-5),
 )
+REASON = "2.50 times the speed at batch 1 and 25% of the file."
 NOTHING = VariantOutcome("broken", "pruned", Verdict(published=False, reason="It could not be made."))
 
 
@@ -64,7 +65,9 @@ def report_of(repository: Path, *others: VariantOutcome) -> CompressionReport:
     small = VariantOutcome(
         "small", "static int8", Verdict(published=True, reason="Fast."), SMALL, repository, ("static-int8",)
     )
-    return CompressionReport("net", repository, "small", 700, "d", 1, (baseline, small, *others))
+    return CompressionReport(
+        "net", repository, "small", 700, "d", 1, (baseline, small, *others), recommended_reason=REASON
+    )
 
 
 def test_the_document_has_every_key_and_is_plain_json(tmp_path: Path) -> None:
@@ -95,8 +98,41 @@ def test_the_document_has_every_key_and_is_plain_json(tmp_path: Path) -> None:
     assert baseline["trigger"] is None
 
 
-def test_another_choice_than_ours_gets_no_reason_of_ours(tmp_path: Path) -> None:
-    assert replace(report_of(tmp_path), recommended="baseline").recommended_reason == ""
+def test_a_printed_report_is_the_table_and_what_is_recommended(tmp_path: Path) -> None:
+    text = str(report_of(tmp_path, NOTHING))
+    assert len(text.splitlines()) < 12
+    assert max(map(len, text.splitlines())) < 110
+    for words in (
+        "variant",
+        "baseline",
+        "small",
+        "2.50x",
+        "broken was not published: It could",
+        f"  {REASON}",
+    ):
+        assert words in text
+
+
+def test_a_report_and_its_variants_are_one_line_each_where_python_shows_them(tmp_path: Path) -> None:
+    report = report_of(tmp_path, NOTHING)
+    assert repr(report) == "CompressionReport('net', 3 variants, 2 published, recommended='small')"
+    assert repr(report.variants) == (
+        "(VariantOutcome('baseline', published), VariantOutcome('small', published), "
+        "VariantOutcome('broken', refused))"
+    )
+
+
+def test_a_speed_that_cannot_be_told_from_the_baselines_is_called_the_same(tmp_path: Path) -> None:
+    point = replace(SMALL.latency[0], speedup=1.01, speedup_low=0.98, speedup_high=1.04)
+    even = VariantOutcome(
+        "even", "fp16", Verdict(published=True, reason=""), replace(SMALL, latency=(point,))
+    )
+    text = str(report_of(tmp_path, even))
+    (line,) = [line for line in text.splitlines() if line.strip().startswith("even")]
+    assert " same " in line
+    assert "1.01x" not in line
+    assert "same: no measurable difference in speed" in text
+    assert "same:" not in str(report_of(tmp_path))
 
 
 def test_the_table_fits_100_columns_whatever_the_names(tmp_path: Path, capsys, monkeypatch) -> None:
@@ -174,6 +210,12 @@ def test_a_variant_published_since_is_told_by_its_manifest(repository: Path) -> 
     small = describe_published(repository, "net")["variants"][1]
     assert small["bytes"] == 77
     assert "robustness" not in small
+
+
+def test_a_variant_whose_files_were_changed_is_told_of_first(repository: Path) -> None:
+    (repository / "net" / "small" / MODEL_FILE).write_bytes(b"y")
+    notes = describe_published(repository, "net")["variants"][1]["notes"]
+    assert "where the manifest says" in notes[0]
 
 
 def test_a_variant_that_is_gone_is_not_told_of(repository: Path) -> None:

@@ -11,7 +11,7 @@ from demo.split import Cast
 from demo.task import IMAGE
 from demo.traffic import Answer
 from flyweight.compressor.data import DataSet
-from flyweight.compressor.report.document import Serving
+from flyweight.compressor.report.traffic import Serving
 
 DATA = DataSet({IMAGE: np.zeros((2, 1, 2, 2), np.float32)}, np.zeros(2, np.int64))
 EXPERIMENT = Experiment("digits", Path(), Path(), Cast(("int8",), "late"), DATA, 1.0, 0)

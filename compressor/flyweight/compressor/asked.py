@@ -13,6 +13,7 @@ from flyweight.compressor.evaluate.settings import EvaluationSettings
 from flyweight.compressor.gate import Limits
 from flyweight.compressor.model import Model
 from flyweight.compressor.options import Options
+from flyweight.compressor.passes.base import PassResult
 from flyweight.compressor.search.budget import Budget
 from flyweight.compressor.search.extra import SearchError
 from flyweight.compressor.search.figures import figures_of
@@ -31,19 +32,20 @@ _HEARTBEAT_SECONDS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search leaves for a run to do.
+    """What a run has to do: what a search found, or what the user named.
 
     Attributes:
-        candidates: the recipes that meet the budget, fastest first.
-        division: its evaluation data are those that the search did not see.
-        limits: what the budget allows a variant to cost.
-        document: everything that was tried, in the types that JSON has.
+        candidates: the recipes, of a search those that meet the budget, fastest first.
+        division: after a search its evaluation data are those that the search did not see; all of them where
+            there is training data.
+        limits: what a variant may cost, by the budget or the options.
+        document: everything that a search tried, in the types that JSON has; None where none was asked for.
     """
 
     candidates: tuple[Candidate, ...]
     division: Division
     limits: Limits
-    document: dict[str, Any]
+    document: dict[str, Any] | None = None
 
 
 def search_for(
@@ -58,7 +60,8 @@ def search_for(
     """
     from flyweight.compressor.search.search import SearchData, SearchSettings, search
 
-    data = SearchData.of(division.evaluation, options.seed)
+    whole = options.training is not None
+    data = SearchData.of(division.evaluation, options.seed, whole=whole)
     folder = options.work_folder or default_folder()
     bench = BenchSettings(
         session=SessionSettings(threads=options.threads),
@@ -75,18 +78,19 @@ def search_for(
         cache=Cache(folder / "cache"),
         max_drop=options.limits.max_drop,
     )
-    limited = replace(
-        context, deadline=context.deadline - (1 - _SEARCHING_SHARE) * context.remaining_seconds()
-    )
-    outcome = search(source, budget, data, limited, settings)
+    outcome = search(source, budget, data, context.within(_SEARCHING_SHARE), settings)
     if not outcome.pareto:
         raise SearchError(outcome.sentence)
     candidates = tuple(
-        Candidate(trial.name, trial.recipe)
+        Candidate(trial.name, trial.recipe, made=_made(trial))
         for trial in outcome.pareto
-        if trial.recipe is not None and trial.verified is not None and trial.missed is None
+        if trial.recipe is not None and trial.path is not None and trial.missed is None
     )
-    judged = replace(division, evaluation=data.verification, notes=(*division.notes, outcome.sentence))
+    told = (
+        f"The search compared recipes on {data.judging.samples} of the {division.evaluation.samples} samples "
+    )
+    told += "of --data; all of them judge." if whole else "that judge; the figures are of the others."
+    judged = replace(division, evaluation=data.verification, notes=(*division.notes, told, outcome.sentence))
     assert outcome.reference is not None, "a search with a front ends in verification"
     limits = outcome.budget.limits(figures_of(outcome.reference))
     return Found(candidates, judged, limits, _document(outcome))
@@ -95,6 +99,8 @@ def search_for(
 def _study(budget: Budget, source: Model, context: Context, options: Options, folder: Path) -> "StudyPlace":
     """Return where trials are kept: a database that several share, or a file that this search finds again."""
     from flyweight.compressor.search.building import digest_of
+    from flyweight.compressor.search.choices import default_space
+    from flyweight.compressor.search.favourites import Traits
     from flyweight.compressor.search.study import StudyPlace
 
     training = context.training.digest if context.training is not None else ""
@@ -104,11 +110,18 @@ def _study(budget: Budget, source: Model, context: Context, options: Options, fo
         "data": [context.calibration.digest, training],
         "seed": options.seed,
         "threads": options.threads,
+        # Another version tries other things; nobody who named no study should be told of an old one.
+        "space": default_space(source.form, traits=Traits(attends=True, learns=True)).digest(),
     }
     own = folder / _STUDIES / key_of(parts)[:32]
     if options.study is not None:
         return StudyPlace(own, options.study)
     return StudyPlace(own, heartbeat_seconds=_HEARTBEAT_SECONDS)
+
+
+def _made(trial: "Trial") -> PassResult:
+    """Return the file that was verified: made again, a training might end otherwise for want of time."""
+    return PassResult(Model(path=trial.path), changed=True, notes=trial.notes)
 
 
 def _document(outcome: "SearchOutcome") -> dict[str, Any]:

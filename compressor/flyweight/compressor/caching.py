@@ -16,7 +16,6 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +24,7 @@ from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import external_files, load_graph
 from flyweight.compressor.passes.base import Form, Pass, PassResult, PassSequence
 from flyweight.compressor.recipe import dump_recipe
+from flyweight.compressor.versions import installed_versions
 from flyweight.protos.variant.digests import sha256_of
 
 if TYPE_CHECKING:
@@ -166,17 +166,13 @@ def key_of(parts: Mapping[str, object]) -> str:
     Args:
         parts: by name, in the types that JSON has.
     """
-    text = json.dumps({"parts": dict(parts), "tools": tool_versions()}, sort_keys=True)
+    text = json.dumps({"parts": dict(parts), "tools": installed_versions(_TOOLS)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def tool_versions() -> dict[str, str]:
-    """Return the versions of the tools that make variants; those that are not installed are left out."""
-    found = {}
-    for name in _TOOLS:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+def was_cut_short(result: PassResult) -> bool:
+    """Return whether the time limit ended a pass early, so that the next run need not get the same."""
+    return any(_CUT_SHORT in note for note in result.notes)
 
 
 def digest_of_model(path: Path) -> str:
@@ -258,7 +254,7 @@ class RecipeCache:
         What a time limit cut short is not what the next run would get, and is not kept.
         """
         path = result.model.path
-        if any(_CUT_SHORT in note for note in result.notes):
+        if was_cut_short(result):
             return
         if model is self._source and result.changed and path is not None and path != model.path:
             self._cache.put(self._key(steps), path, result.notes)

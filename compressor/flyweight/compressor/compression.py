@@ -5,18 +5,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from flyweight.compressor.asked import search_for
+from flyweight.compressor.asked import Found, search_for
 from flyweight.compressor.caching import default_folder
-from flyweight.compressor.candidates import Candidate, candidates_of, default_candidates
+from flyweight.compressor.candidates import Candidate, candidates_of, default_candidates, worth_training
 from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet, check_usable, load_data
 from flyweight.compressor.disk import disk_troubles_told
-from flyweight.compressor.division import divide
+from flyweight.compressor.division import Division, divide
 from flyweight.compressor.errors import DataError, ModelError
 from flyweight.compressor.feeding import fit
 from flyweight.compressor.model import Array, Model
+from flyweight.compressor.one_hot import read_labels
 from flyweight.compressor.options import Options
 from flyweight.compressor.outcome import CompressionReport
 from flyweight.compressor.passes.base import Form, Pass
@@ -30,6 +31,9 @@ from flyweight.compressor.workspace import workspace
 if TYPE_CHECKING:
     from torch import nn
 
+_TRANSFERRED: Final = (
+    "The baseline is the given model with a new head, trained on the labels of the training data."
+)
 Plan = Mapping[str, Pass] | Pass | Budget | str | None
 Data = DataSet | Path | str | Mapping[str, Array]
 
@@ -72,35 +76,48 @@ def compress(
         check_usable(samples)
         source = _source_of(model, samples)
         plan = Budget.parse(plan) if isinstance(plan, str) else plan
-        candidates = () if isinstance(plan, Budget) else _candidates(plan, source, samples.samples)
+        trains = _trains(plan, source, samples.samples) or options.transfer
         place = Place(Path(repository), name, _digest(samples, options.training))
         rows = _rows_at_a_time(source, samples, options.training, place)
-        trains = source.form is Form.TORCH or options.transfer or any(c.trains for c in candidates)
+        samples, options, notes = read_labels(source, samples, options)
         division = divide(samples, options, trains=trains, rows=rows)
-        context = Context(
-            workspace=folder,
-            calibration=division.calibration,
-            training=division.training,
-            baseline=source.module,
-            progress=options.progress,
-            seed=options.seed,
-            threads=options.threads,
-            deadline=started + options.time_limit_seconds,
-        )
+        context = _context(folder, source, division, options, started)
         if options.transfer:
-            source = _transferred(source, context)
+            source, notes = _transferred(source, context), (*notes, _TRANSFERRED)
             context = replace(context, baseline=source.module)
-            told = (
-                "The baseline is the given model with a new head, trained on the labels of the training data."
-            )
-            division = replace(division, notes=(*division.notes, told))
-            candidates = () if isinstance(plan, Budget) else _candidates(plan, source, samples.samples)
-        tried = None
+        division = replace(division, notes=(*division.notes, *notes))
         if isinstance(plan, Budget):
             found = search_for(plan, source, context, division, options)
-            candidates, division, tried = found.candidates, found.division, found.document
-            options = replace(options, limits=found.limits)
-        return Run(source, context, division, options).execute(candidates, place, tried)
+        else:
+            found = Found(_candidates(plan, source, samples.samples), division, options.limits)
+        options = replace(options, limits=found.limits)
+        return Run(source, context, found.division, options).execute(found.candidates, place, found.document)
+
+
+def _trains(plan: Mapping[str, Pass] | Pass | Budget | None, source: Model, samples: int) -> bool:
+    """Tell whether something may train, so that samples have to be kept for it.
+
+    Raises:
+        RecipeError: a recipe's name cannot name a variant, or its passes do not fit the model.
+    """
+    if isinstance(plan, Budget):
+        return worth_training(source, samples)
+    candidates = _candidates(plan, source, samples)
+    return source.form is Form.TORCH or any(candidate.trains for candidate in candidates)
+
+
+def _context(workspace: Path, source: Model, division: Division, options: Options, started: float) -> Context:
+    """Return the surroundings of all passes; the user's time began at `started`."""
+    return Context(
+        workspace=workspace,
+        calibration=division.calibration,
+        training=division.training,
+        baseline=source.module,
+        progress=options.progress,
+        seed=options.seed,
+        threads=options.threads,
+        deadline=started + options.time_limit_seconds,
+    )
 
 
 def _transferred(source: Model, context: Context) -> Model:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,6 +60,12 @@ class Context:
     def remaining_seconds(self) -> float:
         """Return how much of the user's time is left; infinite without a limit."""
         return self.deadline - time.monotonic()
+
+    def within(self, share: float) -> "Context":
+        """Return the context with a deadline after a share of the time that is left."""
+        if math.isinf(self.deadline):
+            return self
+        return replace(self, deadline=self.deadline - (1 - share) * max(self.remaining_seconds(), 0.0))
 
     def check_time(self) -> None:
         """Be called between the steps of whatever takes longer than a second.

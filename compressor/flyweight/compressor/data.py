@@ -32,6 +32,7 @@ class DataSet:
     Attributes:
         inputs: by name; the first axis counts samples and is equally long in all, at least 1.
         labels: integers (classes) or floats (values to regress), first axis = samples; None when unknown.
+            Truth values become the classes 0 and 1.
         digest: SHA-256 over names, types, shapes and bytes of all arrays.
     """
 
@@ -45,6 +46,8 @@ class DataSet:
         Raises:
             DataError: there is no input or no sample, lengths differ, or a label is not a finite number.
         """
+        if self.labels is not None and self.labels.dtype.kind == "b":
+            object.__setattr__(self, "labels", self.labels.astype(np.int64))
         _check_lengths(self.inputs, self.labels)
         _check_values(self.inputs, self.labels)
         if not self.digest:
@@ -199,7 +202,9 @@ def _joined(shards: list[tuple[Path, dict[str, Array]]]) -> DataSet:
 
 def _check_lengths(inputs: Mapping[str, Array], labels: Array | None) -> None:
     if not inputs:
-        raise DataError("The data hold no input; save one array per model input, named as the input.")
+        why = f", since {LABEL!r} holds labels: an input of this name needs another"
+        taken = "" if labels is None else why
+        raise DataError(f"The data hold no input{taken}; save one array per model input, named as the input.")
     arrays = dict(inputs) if labels is None else {**inputs, LABEL: labels}
     for name, array in arrays.items():
         if array.ndim == 0:

@@ -1,8 +1,13 @@
 """What earlier runs left in a model's folder, as far as a reader of this run's report must know."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from flyweight.compressor.gate import Verdict
+from flyweight.compressor.manifests import describe_manifest, evaluation_of
+from flyweight.compressor.outcome import VariantOutcome
+from flyweight.compressor.records import entries_of, joined
 from flyweight.protos.errors import ManifestError
 from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest
 from flyweight.protos.variant import is_valid_name, read_manifest
@@ -28,6 +33,44 @@ def stale_note(folder: Path, baseline_sha256: str, made: Collection[str]) -> str
         f"{', '.join(stale)} in {folder} {'was' if one else 'were'} made by an earlier run from another "
         f"baseline than this one and would be served beside it; remove {'it' if one else 'them'}, or "
         f"compress again with the {'recipe that makes it' if one else 'recipes that make them'}."
+    )
+
+
+def earlier_variants(
+    folder: Path, baseline: VariantManifest, known: Collection[str], record: Mapping[str, Any]
+) -> tuple[VariantOutcome, ...]:
+    """Return the variants that earlier runs made from the baseline that is there now, as they recorded them.
+
+    Args:
+        folder: of the model.
+        baseline: the manifest of the baseline.
+        known: names that this run speaks of.
+        record: the document of the run before this one, for details that manifests do not hold.
+    """
+    digests = {file.sha256 for file in baseline.files}
+    return tuple(
+        _earlier(folder / name, manifest, baseline, entries_of(record).get(name))
+        for name, manifest in _manifests(folder)
+        if name not in known and manifest.lineage.parent_sha256 in digests
+    )
+
+
+def _earlier(
+    folder: Path, manifest: VariantManifest, baseline: VariantManifest, entry: Mapping[str, Any] | None
+) -> VariantOutcome:
+    described = joined(describe_manifest(folder, manifest, baseline), entry)
+    reason = f"Published by an earlier run ({manifest.created or 'at an unknown time'}), with its figures"
+    if manifest.lineage.data_sha256 != baseline.lineage.data_sha256:
+        reason += ", which are on other data"
+    verdict = Verdict(published=True, reason=f"{reason}.")
+    return VariantOutcome(
+        name=manifest.variant,
+        kind=manifest.kind,
+        verdict=verdict,
+        evaluation=evaluation_of(manifest, described),
+        path=folder,
+        passes=tuple(described["passes"]),
+        earlier={**described, "reason": verdict.reason, "earlier": True},
     )
 
 

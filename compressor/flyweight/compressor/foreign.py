@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from flyweight.compressor.errors import CompressorError
+from flyweight.compressor.messages import in_one_line
 
 Result = TypeVar("Result")
 
@@ -27,14 +28,7 @@ def run_foreign(call: Callable[[], Result], failure: Callable[[str], CompressorE
         raise
     # The code is the user's or a tracer's: any exception is possible, and all mean the same to us.
     except Exception as error:
-        raise failure(_in_one_line(error)) from error
-
-
-def _in_one_line(error: Exception) -> str:
-    """Return the exception's type and the first line of its message, at most 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text.rstrip(".") if len(text) <= 300 else text[:299] + "…"
+        raise failure(in_one_line(error)) from error
 
 
 @contextmanager

@@ -3,14 +3,22 @@
 The decision is a pure function of two evaluations and the limits, and its reason is a sentence with figures.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.evaluate.evaluation import Evaluation
 from flyweight.compressor.evaluate.latency import NARROW, LatencyPoint
-from flyweight.compressor.evaluate.quality import Quality
+from flyweight.compressor.phrases import (
+    bytes_ratio,
+    doubt_phrase,
+    memory_phrase,
+    metric_phrase,
+    milliseconds,
+    pace_phrase,
+    quality_phrase,
+    sentence,
+)
 
 # One part in a hundred of the baseline's accuracy, or R2, is what most users would call the same model.
 _RELATIVE_DROP: Final = 0.01
@@ -20,9 +28,7 @@ _AGREEMENT_DROP: Final = 0.02
 _SMALLEST_MEMORY_GAIN_BYTES: Final = 1 << 20
 # Of a call through a server this is not two parts in a hundred. Models that run for microseconds differ by as
 # much from one session to the next, by where their weights happen to lie.
-_UNNOTICED_SECONDS: Final = 5e-6
-# Who is within this of the fastest is as fast.
-_AS_FAST: Final = 1.05
+UNNOTICED_SECONDS: Final = 5e-6
 _EPSILON: Final = 1e-9
 
 
@@ -74,77 +80,32 @@ class Verdict:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """The variant to use, and a sentence that says why."""
-
-    name: str
-    reason: str
-
-
 def judge(variant: Evaluation, baseline: Evaluation, limits: Limits) -> Verdict:
     """Decide whether a variant is published."""
+    found = harms(variant, baseline, limits)
+    if found:
+        return Verdict(published=False, reason=sentence(found))
+    gains = _gains(variant, baseline, limits.min_gain)
+    if not gains:
+        return Verdict(
+            published=False,
+            reason=f"Not better by {limits.min_gain:.0%} in latency, file size or memory: "
+            f"{pace_phrase(variant)}, {bytes_ratio(variant, baseline):.0%} of the bytes.",
+        )
+    costs = (_forgiven(variant, limits.max_slowdown), memory_phrase(variant, baseline))
+    told = [*gains, *(cost for cost in costs if cost is not None), _kept(variant, limits)]
+    return Verdict(published=True, reason=sentence(told))
+
+
+def harms(variant: Evaluation, baseline: Evaluation, limits: Limits) -> list[str]:
+    """Return everything in which a variant is worse than asked, a phrase each."""
     found = (
         _worse(variant, limits),
         _slower(variant, limits),
         _bigger(variant, baseline, limits),
         _triggered(variant),
     )
-    harms = [harm for harm in found if harm is not None] or _without_use(variant, baseline)
-    if harms:
-        return Verdict(published=False, reason=_sentence(harms))
-    gains = _gains(variant, baseline, limits.min_gain)
-    if not gains:
-        return Verdict(
-            published=False,
-            reason=f"Not better by {limits.min_gain:.0%} in latency, file size or memory: "
-            f"{variant.speedup:.2f} times the speed, {_bytes_ratio(variant, baseline):.0%} of the bytes.",
-        )
-    return Verdict(published=True, reason=_sentence([*gains, _kept(variant, limits)]))
-
-
-def recommend(baseline: str, evaluations: Mapping[str, Evaluation]) -> str:
-    """Return the name of the variant to use; see `recommendation`."""
-    return recommendation(baseline, evaluations).name
-
-
-def recommendation(baseline: str, evaluations: Mapping[str, Evaluation]) -> Recommendation:
-    """Return the variant to use: of the published, the fastest at the smallest batch; of equals the smallest.
-
-    Equal is who is within 5 percent of the fastest. `evaluations` holds the baseline and what was published.
-    """
-    fastest = max(evaluations, key=lambda name: evaluations[name].speedup)
-    least = evaluations[fastest].speedup / _AS_FAST
-    equals = [name for name, evaluation in evaluations.items() if evaluation.speedup >= least]
-    name = min(equals, key=lambda name: (evaluations[name].file_bytes, name != baseline))
-    if name == baseline:
-        return Recommendation(name, _why_baseline(baseline, evaluations))
-    return Recommendation(name, _why(name, fastest, baseline, evaluations))
-
-
-def _why(name: str, fastest: str, reference: str, evaluations: Mapping[str, Evaluation]) -> str:
-    chosen, baseline = evaluations[name], evaluations[reference]
-    batch = chosen.latency[0].batch
-    same = 1 / _AS_FAST < chosen.speedup < _AS_FAST
-    speed = "the same speed" if same else f"{chosen.speedup:.2f} times the speed at batch {batch}"
-    size = f"{_bytes_ratio(chosen, baseline):.0%} of the file"
-    parts = [f"{size} at {speed}" if same else f"{speed} and {size}", _quality(chosen)]
-    if fastest not in (name, reference):
-        parts.append(f"as fast as {fastest} within 5% and smaller")
-    elif fastest == name and len(evaluations) > 2:
-        parts.append("the fastest that was published")
-    return _sentence(parts)
-
-
-def _why_baseline(baseline: str, evaluations: Mapping[str, Evaluation]) -> str:
-    others = [name for name in evaluations if name != baseline]
-    if not others:
-        return "Nothing else was published, because nothing was better without doing harm."
-    best = max(others, key=lambda name: evaluations[name].speedup)
-    return (
-        f"No other variant is as fast: the fastest of them, {best}, has "
-        f"{evaluations[best].speedup:.2f} times its speed; take that where its file or memory counts more."
-    )
+    return [harm for harm in found if harm is not None] or _without_use(variant, baseline)
 
 
 def _worse(variant: Evaluation, limits: Limits) -> str | None:
@@ -153,8 +114,8 @@ def _worse(variant: Evaluation, limits: Limits) -> str | None:
     if -quality.delta <= allowed + _EPSILON:
         return None
     return (
-        f"{_metric(quality.metric)} is {quality.value:.4f} instead of {quality.baseline_value:.4f}, "
-        f"a loss of {-quality.delta:.4f} where {allowed:.4g} is allowed{_doubt(quality, allowed)}"
+        f"{metric_phrase(quality.metric)} is {quality.value:.4f} instead of {quality.baseline_value:.4f}, "
+        f"a loss of {-quality.delta:.4f} where {allowed:.4g} is allowed{doubt_phrase(quality, allowed)}"
     )
 
 
@@ -164,26 +125,46 @@ def _slower(variant: Evaluation, limits: Limits) -> str | None:
         return None
     worst = min(slow, key=lambda point: point.speedup)
     return (
-        f"at batch {worst.batch} a run takes {_ms(worst.p50_seconds)} instead of "
-        f"{_ms(worst.baseline_p50_seconds)}, {1 / worst.speedup:.2f} times as long where "
+        f"at batch {worst.batch} a run takes {milliseconds(worst.p50_seconds)} instead of "
+        f"{milliseconds(worst.baseline_p50_seconds)}, {1 / worst.speedup:.2f} times as long where "
         f"{limits.max_slowdown:g} is allowed"
     )
 
 
 def _is_slower(point: LatencyPoint, most: float) -> bool:
-    """Tell whether a point is beyond the limit, so that the same variant gets the same verdict every time.
+    """Tell whether a point is beyond the limit, so that the same variant gets the same verdict every time."""
+    return not _is_unnoticed(point) and _is_beyond(point, most)
+
+
+def _is_unnoticed(point: LatencyPoint) -> bool:
+    return point.p50_seconds - point.baseline_p50_seconds < UNNOTICED_SECONDS
+
+
+def _is_beyond(point: LatencyPoint, most: float) -> bool:
+    """Tell whether a point is slower than the limit allows.
 
     With a narrow interval the whole of it must be beyond. A wide one is evidence of nothing, and leaving it
     at that would publish whatever was measured badly: then the point estimate decides.
     """
-    if point.p50_seconds - point.baseline_p50_seconds < _UNNOTICED_SECONDS:
-        return False
     surest = point.speedup_high if point.interval_width <= NARROW else point.speedup
     return surest * most < 1
 
 
+def _forgiven(variant: Evaluation, most: float) -> str | None:
+    """Return what is said of a variant that is slower than allowed by a time that nobody notices."""
+    slow = [point for point in variant.latency if _is_unnoticed(point) and _is_beyond(point, most)]
+    if not slow:
+        return None
+    worst = max(slow, key=lambda point: point.p50_seconds - point.baseline_p50_seconds)
+    more = 1e6 * (worst.p50_seconds - worst.baseline_p50_seconds)
+    return (
+        f"at batch {worst.batch} a run takes {1 / worst.speedup:.2f} times as long, forgiven because that is "
+        f"{more:.1f} microseconds and nobody notices less than {1e6 * UNNOTICED_SECONDS:.0f}"
+    )
+
+
 def _bigger(variant: Evaluation, baseline: Evaluation, limits: Limits) -> str | None:
-    ratio = _bytes_ratio(variant, baseline)
+    ratio = bytes_ratio(variant, baseline)
     if ratio <= limits.max_bytes_ratio + _EPSILON:
         return None
     return (
@@ -205,7 +186,7 @@ def _triggered(variant: Evaluation) -> str | None:
 
 def _without_use(variant: Evaluation, baseline: Evaluation) -> list[str]:
     """Return why a variant is never published, however wide the limits: it is slower and bigger."""
-    ratio = _bytes_ratio(variant, baseline)
+    ratio = bytes_ratio(variant, baseline)
     if ratio <= 1 + _EPSILON or any(point.speedup_high >= 1 for point in variant.latency):
         return []
     return [f"both slower ({variant.speedup:.2f} times the speed) and bigger ({ratio:.2f} times the bytes)"]
@@ -219,62 +200,21 @@ def _gains(variant: Evaluation, baseline: Evaluation, smallest: float) -> list[s
         best = max(faster, key=lambda point: point.speedup)
         gains.append(
             f"{best.speedup:.2f} times as fast at batch {best.batch} "
-            f"({_ms(best.p50_seconds)} instead of {_ms(best.baseline_p50_seconds)})"
+            f"({milliseconds(best.p50_seconds)} instead of {milliseconds(best.baseline_p50_seconds)})"
         )
-    ratio = _bytes_ratio(variant, baseline)
+    ratio = bytes_ratio(variant, baseline)
     if ratio <= 1 - smallest:
         gains.append(f"{ratio:.0%} of the bytes")
     saved = baseline.pss_bytes - variant.pss_bytes
     if saved >= max(smallest * baseline.pss_bytes, _SMALLEST_MEMORY_GAIN_BYTES):
         gains.append(f"{saved / 1e6:.1f} MB less memory")
+    if gains and not faster:
+        gains.append(pace_phrase(variant))
     return gains
 
 
 def _kept(variant: Evaluation, limits: Limits) -> str:
     quality = variant.quality
-    return _quality(variant) + _doubt(quality, limits.drop(quality.metric, quality.baseline_value))
-
-
-def _quality(variant: Evaluation) -> str:
-    quality = variant.quality
-    if quality.metric == "agreement":
-        return f"agreement with the baseline {quality.value:.4f}"
-    return f"{_metric(quality.metric)} {quality.value:.4f} against {quality.baseline_value:.4f}"
-
-
-def _doubt(quality: Quality, allowed: float) -> str:
-    """Return the interval of the change, and whether it leaves open on which side of the limit it lies."""
-    interval = _change(quality)
-    if interval is None:
-        return ""
-    low, high = interval
-    text = f" (95% interval of the change {low:+.4f} to {high:+.4f}"
-    if low < -allowed < high:
-        text += f"; {quality.samples} samples cannot tell it from the limit of {-allowed:+.4f}, more would"
-    return text + ")"
-
-
-def _change(quality: Quality) -> tuple[float, float] | None:
-    """Return the interval of what was gained: of the paired difference, or of the agreement less 1."""
-    if quality.difference is not None:
-        return quality.difference
-    if quality.metric == "agreement" and quality.interval is not None:
-        return quality.interval[0] - 1, quality.interval[1] - 1
-    return None
-
-
-def _bytes_ratio(variant: Evaluation, baseline: Evaluation) -> float:
-    return variant.file_bytes / baseline.file_bytes
-
-
-def _metric(metric: str) -> str:
-    return {"agreement": "agreement with the baseline", "r2": "R2"}.get(metric, metric)
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
-
-
-def _sentence(parts: list[str]) -> str:
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:] + "."
+    return quality_phrase(variant) + doubt_phrase(
+        quality, limits.drop(quality.metric, quality.baseline_value)
+    )

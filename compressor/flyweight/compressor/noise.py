@@ -1,11 +1,13 @@
 """How much of a signal is left after it was changed."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+_SMALLEST: Final = 1e-300
 
 
 def signal_to_noise(signal: Array, changed: Array) -> float:
@@ -15,6 +17,10 @@ def signal_to_noise(signal: Array, changed: Array) -> float:
         signal: of any shape.
         changed: of the same shape.
     """
-    noise = float(np.square(signal.astype(np.float64) - changed).sum())
-    power = float(np.square(signal.astype(np.float64)).sum())
-    return float("inf") if noise == 0 else 10 * float(np.log10(max(power, 1e-300) / noise))
+    truth = signal.astype(np.float64)
+    return decibels(float(np.square(truth).sum()), float(np.square(truth - changed).sum()))
+
+
+def decibels(power: float, noise: float) -> float:
+    """Return 10 log10(power / noise); infinite without noise."""
+    return float("inf") if noise == 0 else 10 * float(np.log10(max(power, _SMALLEST) / noise))

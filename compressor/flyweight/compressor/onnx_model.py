@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import numpy as np
 import onnx
@@ -11,8 +11,10 @@ from google.protobuf.message import DecodeError
 from onnx import external_data_helper
 
 from flyweight.compressor.errors import ModelError
-from flyweight.compressor.sessions import first_line
+from flyweight.compressor.messages import first_line
 from flyweight.protos.variant.names import is_inside_folder
+
+Value = TypeVar("Value", int, float, bytes, list[int], list[float])
 
 EXTERNAL_DATA_FILE: Final = "model.onnx.data"
 
@@ -195,6 +197,17 @@ def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorPr
             sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
             for tensor in (*sparse, *attribute.sparse_tensors):
                 yield from (tensor.values, tensor.indices)
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Value) -> Value:
+    """Return the value of a node's attribute, or `default`, of the attribute's type, where it has none.
+
+    Numbers are int or float, lists are lists, text is bytes.
+    """
+    for found in node.attribute:
+        if found.name == name:
+            return cast("Value", onnx.helper.get_attribute_value(found))
+    return default
 
 
 def count_parameters(model: onnx.ModelProto) -> int:

@@ -9,11 +9,11 @@ from typing import Any
 from flyweight.compressor.evaluate.document import describe_evaluation
 from flyweight.compressor.evaluate.evaluation import Evaluation
 from flyweight.compressor.explain.explanation import Explanation
-from flyweight.compressor.gate import Verdict, recommendation
+from flyweight.compressor.gate import Verdict
 from flyweight.compressor.processor import this_processor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class VariantOutcome:
     """One variant.
 
@@ -27,6 +27,7 @@ class VariantOutcome:
         notes: sentences of the passes and the bench.
         seconds: that making and measuring it took.
         explanation: why it is what it is; of published variants alone.
+        earlier: its entry in the document, where an earlier run made it; None where this one did.
     """
 
     name: str
@@ -38,13 +39,28 @@ class VariantOutcome:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     explanation: Explanation | None = None
+    earlier: Mapping[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        """Return the name and what became of it."""
+        became = "published" if self.verdict.published else "refused"
+        return f"VariantOutcome({self.name!r}, {'published earlier' if self.earlier else became})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class CompressionReport:
-    """Everything there is to tell of a compression; the baseline is the first variant.
+    """Everything there is to tell of a compression; `print` shows its table.
 
-    `search` is what a search for a budget tried, as it stands in the document.
+    Attributes:
+        model: the name clients use.
+        repository: the folder it was published to.
+        recommended: the variant to use.
+        samples: that were judged on.
+        data_digest: of everything that variants were made and judged with.
+        threads: inside an operator, in all measurements.
+        variants: the baseline first, then those of this run in their order, then those of earlier runs.
+        search: what a search for a budget tried, as it stands in the document.
+        recommended_reason: why the recommended variant is recommended, as a sentence.
     """
 
     model: str
@@ -55,20 +71,26 @@ class CompressionReport:
     threads: int
     variants: tuple[VariantOutcome, ...]
     search: Mapping[str, Any] | None = None
+    recommended_reason: str = ""
+
+    def __str__(self) -> str:
+        """Return the table of variants, what was refused and why, and the recommendation."""
+        from flyweight.compressor.table import text_of
+
+        return text_of(self)
+
+    def __repr__(self) -> str:
+        """Return the figures that tell one report from another."""
+        published = sum(variant.verdict.published for variant in self.variants)
+        return (
+            f"CompressionReport({self.model!r}, {len(self.variants)} variants, {published} published, "
+            f"recommended={self.recommended!r})"
+        )
 
     @property
     def baseline(self) -> VariantOutcome:
         """The uncompressed model."""
         return self.variants[0]
-
-    @property
-    def recommended_reason(self) -> str:
-        """Why the recommended variant is recommended, as a sentence; empty when another rule chose it."""
-        found = {o.name: o.evaluation for o in self.variants if o.path and o.evaluation}
-        if self.baseline.name not in found:
-            return ""
-        chosen = recommendation(self.baseline.name, found)
-        return chosen.reason if chosen.name == self.recommended else ""
 
     def variant(self, name: str) -> VariantOutcome:
         """Return the variant called `name`; a KeyError if there is none."""
@@ -109,11 +131,14 @@ def describe_environment(threads: int) -> dict[str, Any]:
 
 
 def _describe(variant: VariantOutcome, baseline: Evaluation) -> dict[str, Any]:
+    if variant.earlier is not None:
+        return dict(variant.earlier)
     return {
         "name": variant.name,
         "kind": variant.kind,
         "path": None if variant.path is None else str(variant.path),
         "published": variant.verdict.published,
+        "earlier": False,
         "reason": variant.verdict.reason,
         **describe_evaluation(variant.evaluation, baseline),
         "passes": list(variant.passes),

@@ -5,7 +5,6 @@ import shutil
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,8 @@ from flyweight.compressor.onnx_model import external_files, load_graph
 from flyweight.compressor.processor import this_processor
 from flyweight.compressor.sessions import Session, SessionSettings
 from flyweight.compressor.signature import TensorSpec
-from flyweight.protos.errors import RepositoryError
+from flyweight.compressor.versions import installed_versions
+from flyweight.protos.errors import ManifestError, RepositoryError
 from flyweight.protos.manifest.v1.manifest_pb2 import (
     Environment,
     Footprint,
@@ -121,7 +121,7 @@ class Publisher:
                 parent_sha256=origin.parent_sha256,
                 recipe=origin.recipe,
                 data_sha256=self.data_sha256,
-                tools=tool_versions(),
+                tools=_tools(),
             ),
             inputs=[_tensor(spec) for spec in signature.inputs],
             outputs=[_tensor(spec) for spec in signature.outputs],
@@ -161,7 +161,8 @@ def check_repository(repository: Path, model: str, inputs: tuple[TensorSpec, ...
     """Refuse a place where publishing would fail, or would replace another model, before any work is done.
 
     Raises:
-        RepositoryError: the name is not allowed, or the folder cannot be written or holds another model.
+        RepositoryError: the name is not allowed, or the folder cannot be written, holds another model or
+            a baseline whose manifest does not tell of what model it is.
     """
     folder = repository / require_valid_name(model, "model")
     try:
@@ -170,7 +171,15 @@ def check_repository(repository: Path, model: str, inputs: tuple[TensorSpec, ...
         raise RepositoryError(
             f"The repository {repository} cannot be written ({error.strerror}); check its path and rights."
         ) from error
-    manifest = read_manifest(folder / "baseline")
+    try:
+        manifest = read_manifest(folder / "baseline")
+    except ManifestError as error:
+        # Its advice, to publish the variant again, is what cannot be done here.
+        reason = str(error).rpartition("; ")[0]
+        raise RepositoryError(
+            f"{reason}, so that nobody knows what model {folder} holds; "
+            "remove that folder or choose another --name."
+        ) from error
     if manifest is None:
         return
     theirs = {(tensor.name, tensor.datatype) for tensor in manifest.inputs}
@@ -212,10 +221,10 @@ def golden_samples(bench: Bench, path: Path) -> GoldenSamples | None:
     return GoldenSamples(inputs, outputs)
 
 
-def tool_versions() -> dict[str, str]:
-    """Return the installed version of every tool that had a hand in a variant."""
+def _tools() -> dict[str, str]:
+    """Return the version of every tool that had a hand in a variant."""
     # The extra is imported only where it was used; that it is installed says nothing.
-    return {name: version(name) for name in (*_TOOLS, *(["torch"] if "torch" in sys.modules else []))}
+    return installed_versions((*_TOOLS, *(["torch"] if "torch" in sys.modules else [])))
 
 
 def _latencies(evaluation: Evaluation, settings: SessionSettings) -> list[LatencyMeasurement]:

@@ -2,24 +2,20 @@
 
 Manifests are the truth about what is there. The record, which a run leaves beside the variants, adds what
 they do not hold: variants that were refused and why, and details of those that are still as the run left
-    them.
+them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import yaml
-
-from flyweight.compressor.evaluate.document import PLAIN_FIGURES
+from flyweight.compressor.manifests import describe_manifest
 from flyweight.compressor.processor import Processor
-from flyweight.compressor.records import read_record
+from flyweight.compressor.records import entries_of, joined, read_record, speaks_of
 from flyweight.protos.errors import RepositoryError
 from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest
 from flyweight.protos.variant import is_valid_name, read_manifest
-
-# Of a document; what else the record holds was written by a run that is over, and stays as it is.
-_ABOUT_THE_FOLDER: Final = ("path", "published")
+from flyweight.protos.variant.lineage import lineage_faults
 
 
 def describe_published(repository: Path, name: str) -> dict[str, Any]:
@@ -45,8 +41,10 @@ def describe_published(repository: Path, name: str) -> dict[str, Any]:
     baseline = (originals or list(found))[0]
     base, record = found[baseline], read_record(repository, name) or {}
     order = [baseline, *(variant for variant in found if variant != baseline)]
-    variants = [_variant(folder / variant, found[variant], base) for variant in order]
-    recommended = _recommended(_of_this_baseline(found, baseline), baseline)
+    variants = [describe_manifest(folder / variant, found[variant], base) for variant in order]
+    ours = _of_this_baseline(found, baseline)
+    recommended = _recorded_recommendation(record, base.lineage.data_sha256, ours)
+    recommended = recommended or _recommended(ours, baseline)
     return {
         "model": name,
         "repository": str(repository),
@@ -59,15 +57,9 @@ def describe_published(repository: Path, name: str) -> dict[str, Any]:
             "quality_metric": base.quality.metric,
         },
         "environment": _environment(base),
-        "variants": _with_record(variants, record, base.lineage.data_sha256),
-        "search": record.get("search") if _speaks_of(record, base.lineage.data_sha256) else None,
+        "variants": [_with_faults(each) for each in _with_record(variants, record, base.lineage.data_sha256)],
+        "search": record.get("search") if speaks_of(record, base.lineage.data_sha256) else None,
     }
-
-
-def _speaks_of(record: Mapping[str, Any], data: str) -> bool:
-    """Tell whether a record is of a run on these data; of others it has other figures."""
-    described = record.get("data")
-    return isinstance(described, dict) and described.get("digest") == data
 
 
 def _with_record(
@@ -77,10 +69,10 @@ def _with_record(
 
     A record of a run on other data speaks of other figures, and adds nothing.
     """
-    if not _speaks_of(record, data):
+    if not speaks_of(record, data):
         return variants
-    recorded = {entry["name"]: entry for entry in _entries(record)}
-    told = [_joined(variant, recorded.get(variant["name"])) for variant in variants]
+    recorded = entries_of(record)
+    told = [joined(variant, recorded.get(variant["name"])) for variant in variants]
     present = {variant["name"] for variant in variants}
     refused = [
         {**entry, "path": None}
@@ -90,27 +82,28 @@ def _with_record(
     return [*told, *refused]
 
 
-def _entries(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield those variants of a record that look like one; anybody may have written the file."""
-    variants = record.get("variants")
-    for entry in variants if isinstance(variants, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-            yield entry
-
-
-def _joined(variant: dict[str, Any], entry: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a variant with the record's details, when the record speaks of the same files and figures."""
-    if entry is None or entry.get("published") is not True:
+def _with_faults(variant: dict[str, Any]) -> dict[str, Any]:
+    """Return a variant with what is wrong with its files or its lineage before its other notes."""
+    if variant["path"] is None:
         return variant
-    quality, latency = entry.get("quality"), entry.get("latency")
-    same = (
-        entry.get("bytes") == variant["bytes"]
-        and isinstance(quality, dict)
-        and quality.get("value") == variant["quality"]["value"]
-        and isinstance(latency, dict)
-        and latency.keys() == variant["latency"].keys()
-    )
-    return {**variant, **entry, **{key: variant[key] for key in _ABOUT_THE_FOLDER}} if same else variant
+    notes = variant.get("notes")
+    faults = lineage_faults(Path(variant["path"]))
+    return {**variant, "notes": [*faults, *(notes if isinstance(notes, list) else ())]}
+
+
+def _recorded_recommendation(
+    record: Mapping[str, Any], data: str, found: Mapping[str, VariantManifest]
+) -> str | None:
+    """Return what the last run recommended, which knew its user's limits; None where that is no longer so."""
+    entries = entries_of(record) if speaks_of(record, data) else {}
+    # What was published since may be better.
+    if any(
+        name not in entries or entries[name].get("bytes") != manifest.footprint.file_bytes
+        for name, manifest in found.items()
+    ):
+        return None
+    recommended = record.get("recommended")
+    return recommended if isinstance(recommended, str) and recommended in found else None
 
 
 def _reason(record: Mapping[str, Any], recommended: str) -> str:
@@ -153,71 +146,3 @@ def _environment(manifest: VariantManifest) -> dict[str, Any]:
         "onnxruntime": manifest.lineage.tools.get("onnxruntime"),
         "flyweight": manifest.lineage.tools.get("flyweight"),
     }
-
-
-def _variant(folder: Path, manifest: VariantManifest, baseline: VariantManifest) -> dict[str, Any]:
-    footprint = manifest.footprint
-    return {
-        "name": manifest.variant,
-        "kind": manifest.kind,
-        "path": str(folder),
-        "published": True,
-        "reason": f"Published {manifest.created}.",
-        "bytes": int(footprint.file_bytes),
-        "bytes_ratio": footprint.file_bytes / (baseline.footprint.file_bytes or 1),
-        "parameters": int(footprint.parameters),
-        "macs": int(footprint.macs) or None,
-        "quality": _quality(manifest),
-        "latency": {
-            str(point.batch): {
-                "threads": int(point.threads),
-                "p50_ms": point.p50_seconds * 1e3,
-                "p99_ms": point.p99_seconds * 1e3,
-                "ratio": point.speedup,
-            }
-            for point in manifest.latencies
-        },
-        "memory": {"pss_bytes": int(footprint.pss_bytes)},
-        "passes": _passes(manifest.lineage.recipe),
-        "notes": [],
-        "seconds": None,
-    }
-
-
-def _quality(manifest: VariantManifest) -> dict[str, Any]:
-    """Return the quality part, intervals and tests from the map of figures."""
-    quality = manifest.quality
-    figures = dict(quality.figures)
-
-    def interval(name: str) -> list[float] | None:
-        ends = [figures.get(f"{name}_low"), figures.get(f"{name}_high")]
-        return None if None in ends else [end for end in ends if end is not None]
-
-    test = {
-        "p_value": figures.get("mcnemar_p"),
-        "better": int(figures.get("mcnemar_better", 0)),
-        "worse": int(figures.get("mcnemar_worse", 0)),
-    }
-    return {
-        "metric": quality.metric,
-        "value": quality.value,
-        "baseline_value": quality.baseline_value,
-        "delta": quality.value - quality.baseline_value,
-        **{name: figures.get(name) for name in PLAIN_FIGURES},
-        "samples": int(quality.samples),
-        "interval": interval(quality.metric),
-        "baseline_interval": interval(f"baseline_{quality.metric}"),
-        "difference_interval": interval("difference"),
-        "mcnemar": test if "mcnemar_p" in figures else None,
-        **{name: figures.get(name) for name in ("churn", "flipped", "ece", "baseline_ece")},
-    }
-
-
-def _passes(recipe: str) -> list[str]:
-    """Return the names of a recipe's passes; none where a stranger wrote something else there."""
-    try:
-        document = yaml.safe_load(recipe)
-    except yaml.YAMLError:
-        return []
-    steps = document.get("passes") if isinstance(document, dict) else None
-    return [step if isinstance(step, str) else str(next(iter(step))) for step in steps or [] if step]

@@ -10,6 +10,7 @@ One file may hold several recipes, as YAML documents divided by `---`. In Python
 
 import dataclasses
 from collections.abc import Mapping
+from difflib import get_close_matches
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -64,6 +65,8 @@ def _parse(document: object, where: str) -> tuple[str, Pass]:
         if key not in {"name", "passes"}:
             raise RecipeError(f"{where}: a recipe has no key {key!r}; its keys are name and passes.")
     name, steps = document.get("name"), document.get("passes")
+    if name is None:
+        raise RecipeError(f"{where}: the recipe has no name; write `name: ...`, which its variant is called.")
     require_variant_name(name, where)
     if not isinstance(steps, list) or not steps:
         raise RecipeError(f"{where}: the recipe {name!r} needs a list of at least one pass under `passes:`.")
@@ -107,10 +110,17 @@ def _parse_pass(step: object, where: str) -> Pass:
     else:
         raise RecipeError(f"{where}: {step!r} is no pass; write `- name` or `- name: {{option: value}}`.")
     if name not in CATALOGUE:
-        raise RecipeError(f"{where}: there is no pass {name!r}; there are {', '.join(sorted(CATALOGUE))}.")
+        raise RecipeError(f"{where}: {no_such_pass(name)}")
     if not isinstance(options, dict):
         raise RecipeError(f"{where}: the options of {name} are {options!r} and should be a mapping.")
     return _make(name, options, where)
+
+
+def no_such_pass(name: object) -> str:
+    """Return a sentence on a pass that does not exist, with the name that was probably meant."""
+    near = get_close_matches(str(name).lower().replace("_", "-"), CATALOGUE, n=1)
+    meant = f"did you mean {near[0]!r}?" if near else "`flyweight passes` lists what there is."
+    return f"there is no pass {name!r}; {meant}"
 
 
 def _make(name: str, options: Mapping[str, Any], where: str) -> Pass:
@@ -118,8 +128,10 @@ def _make(name: str, options: Mapping[str, Any], where: str) -> Pass:
     known = [field.name for field in dataclasses.fields(kind) if field.init]
     for option in options:
         if option not in known:
-            listed = ", ".join(known) or "none"
-            raise RecipeError(f"{where}: {name} has no option {option!r}; its options are {listed}.")
+            near = get_close_matches(str(option), known, n=1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            listed = f"its options are {', '.join(known)}" if known else "it has none"
+            raise RecipeError(f"{where}: {name} has no option {option!r}; {meant}{listed}.")
     try:
         made = TypeAdapter(kind).validate_python(dict(options))
     except ValidationError as error:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,8 @@ _UNFINISHED: Final = ".unfinished"
 _ABANDONED_SECONDS: Final = 3600.0
 # Some thousand variants; anything larger was not written by us.
 _LARGEST_RECORD_BYTES: Final = 256 << 20
+# Of an entry; what else it holds was written by a run that is over, and stays as it is.
+_ABOUT_THE_FOLDER: Final = ("path", "published")
 
 
 def record_folder(repository: Path, model: str) -> Path:
@@ -66,3 +69,34 @@ def read_record(repository: Path, model: str) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def speaks_of(record: Mapping[str, Any], data: str) -> bool:
+    """Tell whether a record is of a run on these data; of others it has other figures."""
+    described = record.get("data")
+    return isinstance(described, dict) and described.get("digest") == data
+
+
+def entries_of(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return those variants of a record that look like one, by name; anybody may have written the file."""
+    variants = record.get("variants")
+    return {
+        entry["name"]: entry
+        for entry in (variants if isinstance(variants, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+    }
+
+
+def joined(variant: dict[str, Any], entry: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a variant with the record's details, when the record speaks of the same files and figures."""
+    if entry is None or entry.get("published") is not True:
+        return variant
+    quality, latency = entry.get("quality"), entry.get("latency")
+    same = (
+        entry.get("bytes") == variant["bytes"]
+        and isinstance(quality, dict)
+        and quality.get("value") == variant["quality"]["value"]
+        and isinstance(latency, dict)
+        and latency.keys() == variant["latency"].keys()
+    )
+    return {**variant, **entry, **{key: variant[key] for key in _ABOUT_THE_FOLDER}} if same else variant

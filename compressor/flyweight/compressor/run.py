@@ -6,18 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from flyweight.compressor.account import Account
 from flyweight.compressor.caching import Cache, RecipeCache, default_folder
-from flyweight.compressor.candidates import IMPORT, Candidate
+from flyweight.compressor.candidates import IMPORT, Candidate, share_of_time
 from flyweight.compressor.context import Context
 from flyweight.compressor.disk import disk_trouble, nothing_left_on_failure
 from flyweight.compressor.division import Division
-from flyweight.compressor.earlier import replaced_note, stale_note
+from flyweight.compressor.earlier import replaced_note
 from flyweight.compressor.errors import CompressorError, OutOfTimeError, PassError
 from flyweight.compressor.evaluate.bench import Bench, BenchSettings
 from flyweight.compressor.evaluate.evaluation import Evaluation
+from flyweight.compressor.evaluate.served import servable
 from flyweight.compressor.explain.explanation import Explanation, explain
 from flyweight.compressor.foreign import run_foreign
-from flyweight.compressor.gate import Verdict, judge, recommend
+from flyweight.compressor.gate import Verdict, judge
 from flyweight.compressor.model import Model
 from flyweight.compressor.options import Options
 from flyweight.compressor.outcome import CompressionReport, VariantOutcome
@@ -25,7 +27,6 @@ from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.passes.memo import Memo
 from flyweight.compressor.publish import Origin, Publisher, check_repository
 from flyweight.compressor.recipe import BASELINE, dump_recipe, kind_of, steps_of
-from flyweight.compressor.records import write_record
 from flyweight.compressor.search.building import digest_of
 from flyweight.compressor.sessions import SessionSettings
 from flyweight.compressor.stopping import Stopped
@@ -62,10 +63,7 @@ class Run:
         self._options = options
         cache = Cache((options.work_folder or default_folder()) / "cache")
         self._memo = Memo(RecipeCache(cache, source, digest_of(source), context))
-        self._outcomes: list[VariantOutcome] = []
         self._baseline_sha256 = ""
-        self._replaced: list[str] = []
-        self._search: Mapping[str, Any] | None = None
 
     def execute(
         self, candidates: Sequence[Candidate], place: Place, search: Mapping[str, Any] | None = None
@@ -80,22 +78,22 @@ class Run:
         Raises:
             Stopped: the user pressed Ctrl-C; it carries the report of what was found until then.
         """
-        self._search = search
         progress, steps = self._options.progress, len(candidates) + 1
         progress("variants", 0, steps)
-        baseline, publisher = self._start(place)
-        report = self._report(publisher)
+        baseline, publisher = self._start(place, search)
+        report = self._account.report()
         try:
             for done, candidate in enumerate(candidates, start=1):
                 progress("variants", done, steps)
-                self._outcomes.append(self._variant(candidate, baseline, publisher))
-                report = self._report(publisher)
+                share = share_of_time(candidate, candidates[done:])
+                self._account.outcomes.append(self._variant(candidate, baseline, publisher, share))
+                report = self._account.report()
         except KeyboardInterrupt:
             raise Stopped(report) from None
         progress("variants", steps, steps)
         return report
 
-    def _start(self, place: Place) -> tuple[Model, Publisher]:
+    def _start(self, place: Place, search: Mapping[str, Any] | None) -> tuple[Model, Publisher]:
         """Measure and publish the baseline."""
         started = time.monotonic()
         baseline = self._baseline()
@@ -110,7 +108,8 @@ class Run:
         with nothing_left_on_failure(place.repository / place.model):
             folder = publisher.publish(BASELINE, baseline.onnx_path(), measured, Origin("original"))
         self._baseline_sha256 = sha256_of(baseline.onnx_path())
-        self._outcomes.append(
+        self._account = Account(publisher, self._options, search)
+        self._account.outcomes.append(
             VariantOutcome(
                 BASELINE,
                 "original",
@@ -124,31 +123,6 @@ class Run:
             )
         )
         return baseline, publisher
-
-    def _report(self, publisher: Publisher) -> CompressionReport:
-        """Return what came of the run so far, and keep it beside the variants."""
-        found = {o.name: o.evaluation for o in self._outcomes if o.path and o.evaluation}
-        report = CompressionReport(
-            model=publisher.model,
-            repository=publisher.repository,
-            recommended=recommend(BASELINE, found),
-            samples=publisher.bench.samples,
-            data_digest=publisher.data_sha256,
-            threads=self._options.threads,
-            variants=self._told(publisher),
-            search=self._search,
-        )
-        write_record(report)
-        return report
-
-    def _told(self, publisher: Publisher) -> tuple[VariantOutcome, ...]:
-        """Return the outcomes, with what earlier runs left among the notes of the baseline."""
-        first, *others = self._outcomes
-        made = {outcome.name for outcome in self._outcomes if outcome.path}
-        folder = publisher.repository / publisher.model
-        stale = stale_note(folder, self._baseline_sha256, made)
-        notes = (*first.notes, *self._replaced, *([stale] if stale else []))
-        return (replace(first, notes=notes), *others)
 
     def _baseline(self) -> Model:
         if self._source.form is Form.ONNX:
@@ -168,14 +142,16 @@ class Run:
         folder = self._context.new_path("bench").parent
         return Bench(baseline, self._division.evaluation, folder, settings, self._options.progress)
 
-    def _variant(self, candidate: Candidate, baseline: Model, publisher: Publisher) -> VariantOutcome:
-        """Make, measure, judge and maybe publish one variant."""
+    def _variant(
+        self, candidate: Candidate, baseline: Model, publisher: Publisher, share: float
+    ) -> VariantOutcome:
+        """Make, measure, judge and maybe publish one variant, in a share of the time that is left."""
         started, recipe = time.monotonic(), candidate.recipe
         notes, found, folder, explanation = tuple[str, ...](), None, None, None
         try:
             self._check_worth(candidate)
-            result = self._apply(recipe, baseline)
-            notes, made = result.notes, self._runnable(result.model)
+            result = candidate.made or self._apply(recipe, baseline, share)
+            notes, made = result.notes, servable(result.model.onnx_path())
             found = publisher.bench.measure(*made)
             verdict = self._judge(candidate.name, found)
             if verdict.published:
@@ -210,23 +186,15 @@ class Run:
         note = replaced_note(publisher.repository / publisher.model / candidate.name, recipe)
         origin = Origin(kind_of(candidate.recipe), recipe, BASELINE, self._baseline_sha256)
         folder = publisher.publish(candidate.name, made[0], found, origin, made[1])
-        self._replaced += [note] if note is not None else []
+        self._account.note_replaced(note)
         return folder
-
-    def _runnable(self, model: Model) -> tuple[Path, Path | None]:
-        """Return the graph that runs, and the coded file that stands for it if there is one."""
-        if model.form is not Form.CODED:
-            return model.onnx_path(), None
-        from flyweight.compressor.passes.share.encode import decoded
-
-        return decoded(model.onnx_path(), self._context.new_path("decoded")), model.onnx_path()
 
     def _examine(self, bench: Bench, path: Path, found: Evaluation) -> Evaluation:
         """Look closer at what is to be published, for a small part of the time that is left."""
         return bench.examine(path, found, max(0.0, _EXAMINING_SHARE * self._context.remaining_seconds()))
 
     def _explain(self, bench: Bench, baseline: Path, path: Path, found: Evaluation) -> Explanation | None:
-        first = self._outcomes[0].evaluation
+        first = self._account.baseline
         if not self._options.explain or first is None or self._context.remaining_seconds() <= 0:
             return None
         self._context.progress("explaining", 0, 1)
@@ -238,20 +206,20 @@ class Run:
         """Refuse to begin what is not worth it after what was found, or cannot be done in time."""
         if self._context.remaining_seconds() <= 0:
             raise OutOfTimeError("Not tried: the time limit came first; give more with --time-limit.")
-        reason = candidate.skip({outcome.name: outcome for outcome in self._outcomes})
+        reason = candidate.skip({outcome.name: outcome for outcome in self._account.outcomes})
         if reason is not None:
             raise PassError(f"Not tried: {reason}")
 
     def _judge(self, name: str, evaluation: Evaluation) -> Verdict:
-        measured = self._outcomes[0].evaluation
+        measured = self._account.baseline
         assert measured is not None, "a run begins with measuring the baseline"
         return judge(evaluation, measured, self._options.variant_limits.get(name, self._options.limits))
 
-    def _apply(self, recipe: Pass, baseline: Model) -> PassResult:
+    def _apply(self, recipe: Pass, baseline: Model, share: float) -> PassResult:
         """Apply a recipe to the form of the model it starts from; whatever goes wrong is a PassError."""
         start = self._source if recipe.needs is self._source.form else baseline
         return run_foreign(
-            lambda: self._memo.apply(recipe, start, self._context_of(recipe, start)),
+            lambda: self._memo.apply(recipe, start, self._context_of(recipe, start).within(share)),
             lambda reason: PassError(f"The recipe failed on this model ({reason})."),
         )
 

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +21,6 @@ Array = NDArray[Any]
 
 # A thread that spins while it waits takes the processor from the other variants of the same server.
 _CONFIG: Final = MappingProxyType({"session.intra_op.allow_spinning": "0"})
-_CODES: Final = re.compile(
-    r"(?:\w+: )?\[ONNXRuntimeError\] : \d+ : \w+ : "
-    r"(?:Load model from \S+ failed:)?(?:Exception during \w+: )?"
-    r"|/onnxruntime_src/\S+:\d+ .*?\)(?:::<lambda\(\)>)? (?=[A-Z])"
-)
 _FATAL: Final = 4
 _WARNING: Final = 2
 
@@ -63,7 +57,7 @@ class Session:
             lambda: ort.InferenceSession(
                 os.fspath(path), session_options(settings), providers=["CPUExecutionProvider"]
             ),
-            lambda reason: ModelError(f"onnxruntime cannot load {path} ({_without_codes(reason)})."),
+            lambda reason: ModelError(f"onnxruntime cannot load {path} ({reason})."),
         )
         self.signature = Signature(
             tuple(tensor_spec(node.name, node.type, node.shape) for node in self._session.get_inputs()),
@@ -79,9 +73,7 @@ class Session:
         """
         values = run_foreign(
             lambda: self._session.run(self._outputs, dict(feed)),
-            lambda reason: ModelError(
-                f"The model {self.path} cannot run on this input ({_without_codes(reason)})."
-            ),
+            lambda reason: ModelError(f"The model {self.path} cannot run on this input ({reason})."),
         )
         return dict(zip(self._outputs, map(np.asarray, values), strict=True))
 
@@ -102,17 +94,6 @@ def session_options(settings: SessionSettings) -> ort.SessionOptions:
     for key, value in settings.config.items():
         options.add_session_config_entry(key, value)
     return options
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, cut to what fits a sentence, without a final dot."""
-    text = str(error).strip() or type(error).__name__
-    return _without_codes(text.splitlines()[0])[:300].rstrip(" .")
-
-
-def _without_codes(text: str) -> str:
-    """Return a message of onnxruntime's without its error class, number and the path we name ourselves."""
-    return _CODES.sub("", text)
 
 
 @contextlib.contextmanager

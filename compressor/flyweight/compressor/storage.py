@@ -29,11 +29,6 @@ _HEADER_BYTES: Final = 30
 _LENGTHS: Final = slice(26, 30)
 
 
-def is_large(array: Array) -> bool:
-    """Return whether an array is worth a place outside memory."""
-    return array.nbytes >= LARGE_BYTES and not array.dtype.hasobject
-
-
 def chunks(array: Array) -> Iterator[Array]:
     """Yield an array in views of some megabytes along its first axis, and release it behind them."""
     rows = max(1, _CHUNK_BYTES // max(1, array.nbytes // max(1, len(array))))

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from flyweight.compressor.data import DataSet
-from flyweight.compressor.errors import ModelError, RecipeError
+from flyweight.compressor.errors import DataError, ModelError, RecipeError
 from flyweight.compressor.evaluate.bench import Bench, BenchSettings
 from flyweight.compressor.evaluate.document import describe_evaluation
 from flyweight.compressor.evaluate.settings import EvaluationSettings
 from flyweight.compressor.model import Model
 from flyweight.compressor.passes.quantize import Fp16Storage, StaticInt8
+from flyweight.compressor.sessions import Session, SessionSettings
 from flyweight.protos.coded import encode
 
 FAST = BenchSettings(seconds_per_point=0.02, evaluation=EvaluationSettings(examination_seconds=0.5))
@@ -78,12 +79,20 @@ def test_without_labels_predictions_are_compared(digits, int8: Path, tmp_path: P
 
 def test_a_regression_has_no_classes(models, rows, tmp_path: Path) -> None:
     data = rows(samples=20, x=(16,))
-    labelled = DataSet(data.inputs, np.random.default_rng(0).standard_normal((20, 10)))
-    bench = Bench(models.mlp(), labelled, tmp_path, FAST)
-    measured = bench.measure_baseline()
+    path = models.mlp()
+    answers = Session(path, SessionSettings()).run(data.inputs)["scores"]
+    noise = 0.1 * np.random.default_rng(0).standard_normal(answers.shape)
+    measured = Bench(path, DataSet(data.inputs, answers + noise), tmp_path, FAST).measure_baseline()
     assert measured.quality.metric == "r2"
     assert measured.predictions is None
     assert (measured.quality.churn, measured.quality.interval) == (None, None)
+
+
+def test_values_that_the_model_does_not_answer_are_refused(models, rows, tmp_path: Path) -> None:
+    data = rows(samples=20, x=(16,))
+    other = DataSet(data.inputs, np.random.default_rng(0).standard_normal((20, 10)))
+    with pytest.raises(DataError, match=r"float64\[10\] a sample.*values of output 'scores'.*R2 -"):
+        Bench(models.mlp(), other, tmp_path, FAST).measure_baseline()
 
 
 def test_labels_for_each_token_have_no_interval(models, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flyweight.compressor.errors import DataError
-from flyweight.compressor.evaluate.labels import Reading, find_task
+from flyweight.compressor.evaluate.labels import Reading, Task, check_regression, find_task
 from flyweight.compressor.evaluate.quality import metric_of, r_squared, score
 
 CLASSES = np.array([0, 1, 2, 1])
@@ -65,6 +65,25 @@ def test_whole_numbers_for_one_value_are_regressed_too() -> None:
 def test_labels_that_fit_nothing_are_refused(labels: np.ndarray, output: str | None, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         find_task(labels, {"y": np.zeros((4, 3), dtype=np.float32)}, output)
+
+
+@pytest.mark.parametrize(
+    ("labels", "advice"),
+    [
+        (np.array([[0.0, 1.0], [1.0, 1.0]]), "all 0 and 1, so if they are classes, save them as integers"),
+        (np.array([[0.25, 0.75], [0.5, 0.5]]), r"save label.argmax\(axis=1\)"),
+        (np.array([[3.0], [7.0]]), "whole numbers.*with --output"),
+        (np.array([[3.1], [7.2]]), "in the units in which the model answers"),
+    ],
+)
+def test_values_that_the_model_does_not_answer_are_refused_with_what_they_look_like(
+    labels: np.ndarray, advice: str
+) -> None:
+    task = Task("y", Reading.VALUES)
+    with pytest.raises(DataError, match=rf"output 'y', .*worse than their mean would \(R2 -3\).*{advice}"):
+        check_regression(task, labels, -3.0)
+    check_regression(task, labels, 0.0)
+    check_regression(task, labels, None)
 
 
 def test_figures_are_as_computed_by_hand() -> None:

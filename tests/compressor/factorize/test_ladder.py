@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyweight.compressor.errors import PassError, RecipeError
+from flyweight.compressor.passes.factorize.graph import FactorizeGraph
 from flyweight.compressor.passes.factorize.ladder import Rung, by_budget, by_energy, lost_energy, rank_steps
 from flyweight.compressor.passes.factorize.layers import Geometry, Layer, Scheme, Watcher, ladder_of
-from flyweight.compressor.passes.factorize.settings import RankChoice
 
 WIDE = [Rung((), 100.0, 0.0), Rung((2,), 60.0, 0.05), Rung((1,), 30.0, 0.2)]
 FLAT = [Rung((), 100.0, 0.0), Rung((2,), 60.0, 0.3), Rung((1,), 30.0, 0.6)]
@@ -122,4 +122,4 @@ def test_answers_that_are_not_finite_are_not_followed() -> None:
 def test_choices_out_of_range_are_refused(choice: tuple[float, float | None, int]) -> None:
     energy, budget, step = choice
     with pytest.raises(RecipeError):
-        RankChoice(energy, budget, Scheme.CHANNEL, step)
+        FactorizeGraph(energy, budget, Scheme.CHANNEL, round_to=step)

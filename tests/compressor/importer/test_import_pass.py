@@ -29,23 +29,6 @@ Make = Callable[..., Path]
 SHORT = TrainingSettings(epochs=1)
 
 
-class Residual(nn.Module):
-    """A small residual network of 32 channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, 32, 3, padding=1)
-        self.inner = nn.Conv2d(32, 32, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(32)
-        self.outer = nn.Conv2d(32, 32, 3, padding=1)
-        self.head = nn.Linear(32, 4)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        wide = torch.relu(self.stem(image))
-        wide = torch.relu(self.outer(torch.relu(self.norm(self.inner(wide)))) + wide)
-        return self.head(wide.mean((2, 3)))
-
-
 class Transformer(nn.Module):
     """One layer of attention over an embedding, two heads."""
 
@@ -68,9 +51,33 @@ class Transformer(nn.Module):
         return self.head(x)
 
 
-def exported(module: nn.Module, example: Mapping[str, np.ndarray], folder: Path) -> Path:
-    model = Model(module=module.eval(), example=example)
-    return Export()(model, plain_context(folder, example)).model.onnx_path()
+def residual_graph(make_graph: Make) -> Path:
+    """Write a small residual network of 32 channels."""
+    random = np.random.default_rng(0)
+    shapes = {"stem": (32, 1, 3, 3), "inner": (32, 32, 3, 3), "outer": (32, 32, 3, 3), "head": (4, 32)}
+    weights = {
+        name: (random.normal(size=shape) / np.prod(shape[1:]) ** 0.5).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    norm = {name: np.full(32, value, np.float32) for name, value in (("g", 1), ("b_", 0), ("m", 0), ("v", 1))}
+    return make_graph(
+        [
+            helper.make_node("Conv", ["image", "stem"], ["a"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["a"], ["wide"]),
+            helper.make_node("Conv", ["wide", "inner"], ["b"], pads=[1, 1, 1, 1]),
+            helper.make_node("BatchNormalization", ["b", "g", "b_", "m", "v"], ["c"]),
+            helper.make_node("Relu", ["c"], ["d"]),
+            helper.make_node("Conv", ["d", "outer"], ["e"], pads=[1, 1, 1, 1]),
+            helper.make_node("Add", ["e", "wide"], ["sum"]),
+            helper.make_node("Relu", ["sum"], ["f"]),
+            helper.make_node("GlobalAveragePool", ["f"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "head"], ["y"], transB=1),
+        ],
+        {"image": ["batch", 1, 8, 8]},
+        {**weights, **norm},
+        ["y"],
+    )
 
 
 def plain_context(
@@ -87,13 +94,12 @@ def with_baseline(path: Path, folder: Path, data: DataSet) -> Context:
     return Context(workspace=folder / "run", calibration=data, training=data, baseline=baseline)
 
 
-def test_a_convnet_is_pruned_trained_and_quantized_from_its_file(tmp_path: Path) -> None:
+def test_a_convnet_is_pruned_trained_and_quantized_from_its_file(make_graph: Make, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 4, 64)
     images = random.normal(0, 0.5, (64, 1, 8, 8)).astype(np.float32) + labels[:, None, None, None]
     images = images.astype(np.float32)
-    torch.manual_seed(0)
-    path = exported(Residual(), {"image": images[:1]}, tmp_path / "export")
+    path = residual_graph(make_graph)
     context = with_baseline(path, tmp_path, DataSet({"image": images}, labels))
     recipe = PassSequence([Import(), StructuredPrune(), FineTune(training=SHORT), Export(), StaticInt8()])
     result = recipe(Model(path=path), context)

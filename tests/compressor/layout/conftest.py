@@ -17,10 +17,11 @@ WIDTH = HEADS * SIZE
 class Writing:
     """How the attention is written.
 
-    `mask` is none, added, chosen (a Where on a condition) or causal (a constant of two axes); `rows` the
-    mask's third length, 1 or LENGTH; `scaled` says what the factor is applied to: scores, query, both, or
-    after computing it from the query's shape; `keys` how they are transposed: once, twice, or in three axes;
-    `guard` whether not-a-number among the shares becomes 0; `opset` of the file.
+    `mask` is none, added, chosen (a Where on a condition), causal (a constant of two axes), indexed (picked
+    out of one row for each sample, place by place) or later (the same, for a key's place of 1 or more);
+    `rows` the mask's third length, 1 or LENGTH; `scaled` says what the factor is applied to: scores, query,
+    both, or after computing it from the query's shape; `keys` how they are transposed: once, twice, or in
+    three axes; `guard` whether not-a-number among the shares becomes 0; `opset` of the file.
     """
 
     mask: str = "added"
@@ -39,6 +40,7 @@ class Block:
         self.random = np.random.default_rng(0)
         self.nodes: list[onnx.NodeProto] = []
         self.stored: list[onnx.TensorProto] = []
+        self.shapes: list[onnx.ValueInfoProto] = []
 
     def constant(self, value: np.ndarray, name: str = "") -> str:
         name = name or f"constant{len(self.stored)}"
@@ -72,6 +74,38 @@ class Block:
         root = self.node("Sqrt", self.node("Cast", size, to=TensorProto.FLOAT))
         return self.node("Sqrt", self.node("Div", one, root))
 
+    def known(self, name: str, *lengths: int | str) -> str:
+        """Note a tensor's shape down, as torch's exporter does."""
+        self.shapes.append(helper.make_tensor_value_info(name, TensorProto.INT64, lengths))
+        return name
+
+    def range(self, name: str, axis: int, length: int | str) -> str:
+        start, step = self.constant(np.array(0)), self.constant(np.array(1))
+        limit = self.node("Squeeze", self.node("Shape", name, start=axis, end=axis + 1))
+        return self.known(self.node("Range", start, limit, step), length)
+
+    def unsqueezed(self, name: str, *axes: int) -> str:
+        return self.node("Unsqueeze", name, self.constant(np.array(axes)))
+
+    def indexed(self, name: str, least: int, hidden: float = -1e9) -> str:
+        """Return what is added to the scores, written as torch's vmap traces a function of places."""
+        condition = self.node("Cast", name, to=TensorProto.BOOL)
+        batch = self.known(self.unsqueezed(self.range(name, 0, "n"), 1, 2, 3), "n", 1, 1, 1)
+        places = self.unsqueezed(self.range(name, 1, LENGTH), 0, 1)
+        keys = self.known(self.unsqueezed(places, 1), 1, 1, 1, LENGTH)
+        grid = self.node("Shape", self.known(self.node("Max", batch, keys), "n", 1, 1, LENGTH))
+        parts = []
+        for part in (batch, keys):
+            wide = self.known(self.node("Expand", part, grid), "n", 1, 1, LENGTH)
+            parts.append(self.known(self.unsqueezed(wide, -1), "n", 1, 1, LENGTH, 1))
+        picked = self.node("GatherND", condition, self.node("Concat", *parts, axis=-1))
+        compared = self.unsqueezed(places, 3) if least == 0 else keys
+        always = self.node("GreaterOrEqual", compared, self.constant(np.array(least)))
+        always = self.node("And", self.constant(np.array(True)), always)
+        seen = self.node("And", always, picked)
+        zero, fill = (self.constant(np.float32(value).reshape(())) for value in (0, hidden))
+        return self.node("Where", seen, zero, fill)
+
     def attention(self, source: str) -> str:
         once = self.writing.keys == "once"
         query = self.apart(self.linear(source), [0, 2, 1, 3])
@@ -96,6 +130,8 @@ class Block:
             scores = self.node("Div", scores, self.constant(np.float32(1 / scale).reshape(())))
         if self.writing.mask == "added":
             scores = self.node("Add", scores, "mask")
+        if self.writing.mask in {"indexed", "later"}:
+            scores = self.node("Add", scores, self.indexed("mask", int(self.writing.mask == "later")))
         if self.writing.mask == "chosen":
             scores = self.node("Where", "mask", self.constant(np.float32(-1e9).reshape(())), scores)
         if self.writing.mask == "causal":
@@ -123,6 +159,8 @@ class Block:
         if self.writing.mask in {"added", "chosen"}:
             element = TensorProto.FLOAT if self.writing.mask == "added" else TensorProto.BOOL
             inputs.append(helper.make_tensor_value_info("mask", element, ["n", 1, self.writing.rows, LENGTH]))
+        if self.writing.mask in {"indexed", "later"}:
+            inputs.append(helper.make_tensor_value_info("mask", TensorProto.INT64, ["n", LENGTH]))
         self.node("Identity", output)
         self.nodes[-1].output[0] = "y"
         graph = helper.make_graph(
@@ -131,6 +169,7 @@ class Block:
             inputs,
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", LENGTH, WIDTH])],
             self.stored,
+            value_info=self.shapes,
         )
         return helper.make_model(
             graph, ir_version=8, opset_imports=[helper.make_opsetid("", self.writing.opset)]
@@ -159,6 +198,8 @@ def feed(writing: str = "added", rows: int = LENGTH, samples: int = 3) -> dict[s
         found["mask"] = np.where(hidden, np.float32(-1e9), np.float32(0))
     if writing == "chosen":
         found["mask"] = hidden
+    if writing in {"indexed", "later"}:
+        found["mask"] = np.where(hidden[:, 0, 0], 0, 1)
     return found
 
 

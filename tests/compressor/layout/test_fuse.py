@@ -33,6 +33,7 @@ WRITINGS = [
     {"scaled": "computed"},
     {"guard": True},
     {"mask": "causal"},
+    {"mask": "indexed"},
 ]
 
 
@@ -64,6 +65,21 @@ def test_attention_is_found_in_every_way_of_writing_it(writing, block, inputs, c
     assert operators(fused)["Attention"] == 1
     assert not {"Softmax", "Transpose"} & set(operators(fused))
     np.testing.assert_allclose(answers(fused, feed), answers(path, feed), atol=2e-6)
+
+
+def test_a_mask_that_is_picked_out_place_by_place_is_read_from_its_source(block, inputs, context_of) -> None:
+    result = FuseGraph()(Model(path=block(mask="indexed")), context_of(DataSet(inputs("indexed"))))
+    found = operators(result.model.onnx_path())
+    assert (found["Where"], found["Expand"], found["Cast"], found["Unsqueeze"]) == (1, 1, 1, 1)
+    assert not {"GatherND", "Range", "GreaterOrEqual", "And", "Max"} & set(found)
+
+
+def test_a_mask_that_compares_places_keeps_doing_so(block, inputs, context_of) -> None:
+    path, feed = block(mask="later"), inputs("later")
+    result = FuseGraph()(Model(path=path), context_of(DataSet(feed)))
+    found = operators(result.model.onnx_path())
+    assert (found["Attention"], found["GatherND"], found["And"]) == (1, 1, 2)
+    np.testing.assert_allclose(answers(result.model.onnx_path(), feed), answers(path, feed), atol=2e-6)
 
 
 def test_a_query_that_may_see_nothing_is_answered_as_the_guard_would(block, inputs, context_of) -> None:
@@ -152,6 +168,19 @@ class TestMerging:
 
     def test_products_wider_than_allowed_stay_apart(self, block, inputs, context_of) -> None:
         result = MergeMatMuls(most_outputs=16)(Model(path=block()), context_of(DataSet(inputs())))
+        assert not result.changed
+
+    def test_weights_that_layers_share_are_not_copied(
+        self, block, inputs, context_of, tmp_path: Path
+    ) -> None:
+        model = onnx.load(block())
+        products = [
+            node for node in model.graph.node if node.op_type == "MatMul" and "constant" in node.input[1]
+        ]
+        for product in products[1:3]:
+            product.input[1] = products[0].input[1]
+        onnx.save_model(model, tmp_path / "shared.onnx")
+        result = MergeMatMuls()(Model(path=tmp_path / "shared.onnx"), context_of(DataSet(inputs())))
         assert not result.changed
 
     def test_a_bound_without_meaning_is_refused(self) -> None:

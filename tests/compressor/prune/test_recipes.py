@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flyweight.compressor.errors import RecipeError
-from flyweight.compressor.passes.prune.blocks import PruneBlocks
+from flyweight.compressor.passes.narrow.blocks import DropBlocks
 from flyweight.compressor.passes.prune.head_scores import HeadImportance
 from flyweight.compressor.passes.prune.heads import PruneHeads
 from flyweight.compressor.passes.prune.scope import Scope
@@ -20,7 +20,7 @@ from flyweight.compressor.training import TrainingSettings
 RECIPE = """
 name: slim
 passes:
-  - prune-blocks: {count: 2, max_harm: 0.5}
+  - drop-blocks: {blocks: 2, max_harm: 0.5}
   - prune-heads: {ratio: 0.25, importance: taylor, scope: layer}
   - prune: {ratio: 0.5, importance: taylor, scope: sensitivity, rounds: 3, training: {epochs: 2}}
   - sparsify: {pattern: "2:4", criterion: taylor}
@@ -34,7 +34,7 @@ def test_every_pass_can_be_asked_for_and_is_written_back_alike(tmp_path: Path) -
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     recipe = load_recipes(tmp_path / "recipe.yaml")["slim"]
     blocks, heads, channels, sparse, gradual, _, graph = steps_of(recipe)
-    assert blocks == PruneBlocks(2, 0.5)
+    assert blocks == DropBlocks(2, 0.5)
     assert heads == PruneHeads(0.25, HeadImportance.TAYLOR, Scope.LAYER)
     assert channels == StructuredPrune(
         0.5, ChannelImportance.TAYLOR, None, Scope.SENSITIVITY, 3, TrainingSettings(epochs=2)

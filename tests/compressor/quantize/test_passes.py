@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from flyweight.compressor.errors import DataError, PassError, RecipeError
 from flyweight.compressor.model import Model
@@ -56,6 +56,20 @@ def test_a_pass_keeps_the_answers_and_makes_the_file_smaller(step: Pass, models,
     assert signal_to_noise_db(answers(path, data.inputs), answers(made, data.inputs)) > 20
     assert made.stat().st_size < 0.75 * path.stat().st_size
     onnx.checker.check_model(made)
+
+
+@pytest.mark.parametrize("step", [StaticInt8(), MixedInt8()], ids=repr)
+def test_a_mean_that_drops_its_axes_is_pooled_in_bytes(step: Pass, models, rows, context_of) -> None:
+    """As `x.mean((2, 3))` is exported: the pooled tensor is new to the graph, and needs a range as well."""
+    graph = load_graph(models.convnet()).graph
+    mean = helper.make_node("ReduceMean", ["r2"], ["f"], name="mean", axes=[2, 3], keepdims=0)
+    nodes = [mean if node.name == "pool" else node for node in graph.node if node.name != "flatten"]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    path, data = models.write(graph, "mean"), rows(image=(3, 16, 16))
+    made = step(Model(path=path), context_of(data)).model.onnx_path()
+    assert "GlobalAveragePool" in {node.op_type for node in load_graph(made).graph.node}
+    assert signal_to_noise_db(answers(path, data.inputs), answers(made, data.inputs)) > 20
 
 
 @pytest.mark.parametrize("step", PASSES, ids=repr)

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import load_graph
 from flyweight.compressor.passes.quantize import StaticInt8
-from flyweight.compressor.passes.quantize.stem import pad_stems
+from flyweight.compressor.passes.quantize.stem import widen_stems
 from flyweight.compressor.sessions import Session, SessionSettings
 
 
@@ -54,8 +54,8 @@ def test_all_readers_are_padded_together(models, rows, context_of) -> None:
 def test_padding_changes_no_answer(models, rows, context_of, monkeypatch) -> None:
     path, data = write(models, 3, 3), rows(image=(3, 12, 12))
     context, made = context_of(data), []
-    for step in (pad_stems, lambda _: 0):
-        monkeypatch.setattr("flyweight.compressor.passes.quantize.static_int8.pad_stems", step)
+    for step in (widen_stems, lambda _: []):
+        monkeypatch.setattr("flyweight.compressor.passes.quantize.static_int8.widen_stems", step)
         made.append(StaticInt8()(Model(path=path), context).model.onnx_path())
     answers = [Session(each, SessionSettings()).run(data.inputs)["y0"] for each in made]
     np.testing.assert_array_equal(*answers)
@@ -64,5 +64,5 @@ def test_padding_changes_no_answer(models, rows, context_of, monkeypatch) -> Non
 def test_a_graph_that_is_not_quantized_is_left_alone(models) -> None:
     graph = load_graph(models.convnet())
     before = graph.SerializeToString()
-    assert pad_stems(graph) == 0
+    assert widen_stems(graph) == []
     assert graph.SerializeToString() == before

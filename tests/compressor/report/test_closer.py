@@ -44,7 +44,7 @@ def test_the_page_tells_what_the_document_holds(report_document) -> None:
     page = page_of(read_document(with_details(report_document)))
     for words in (
         "A closer look",
-        "Why is it not faster?",
+        "What keeps it from being faster still?",
         "<b>31.0 %</b> 2 layers compute in fp32. (conv9)",
         "Calibrate.",
         "3 answers changed: 2 that were right, 1 that are right now. Most often: 6 to 0 (2), 4 to 2 (1).",
@@ -99,3 +99,33 @@ def test_what_a_search_tried_is_told_with_why_it_was_not_taken(report_document) 
         "cannot be cut",
     ):
         assert words in page, words
+
+
+@pytest.mark.parametrize(
+    ("ratios", "interval", "heading"),
+    [
+        ((2.5, 2.4), None, "What keeps it from being faster still?"),
+        ((0.5, 0.6), None, "Why is it slower?"),
+        ((2.5, 0.9), None, "Why is it not faster?"),
+        ((1.01, 1.01), [0.98, 1.03], "Why is it not faster?"),
+    ],
+)
+def test_the_question_of_the_audit_depends_on_what_was_measured(
+    ratios: tuple[float, float], interval: list[float] | None, heading: str, report_document
+) -> None:
+    document = with_details(report_document)
+    for batch, ratio in zip(("1", "8"), ratios, strict=True):
+        document["variants"][1]["latency"][batch] |= {"ratio": ratio, "ratio_interval": interval}
+    (look,) = closer_looks(read_document(document))
+    assert look.audit_heading == heading
+
+
+def test_the_interval_of_a_speed_is_told(report_document) -> None:
+    document = with_details(report_document)
+    document["variants"][1]["latency"]["1"] |= {"ratio": 1.01, "ratio_interval": [0.98, 1.03]}
+    (look,) = closer_looks(read_document(document))
+    facts = dict(look.facts)
+    assert facts["Speed at batch 1"] == (
+        "1.01\N{MULTIPLICATION SIGN}, 95 % interval 0.98 to 1.03: no measurable difference"
+    )
+    assert "Speed at batch 8" not in facts

@@ -158,3 +158,45 @@ def test_place_that_cannot_be_written_is_named(tmp_path: Path, report_document: 
     (tmp_path / "file").touch()
     with pytest.raises(ReportError, match="cannot be written"):
         render_report(report_document, tmp_path / "file" / "report.html")
+
+
+def test_a_speed_that_cannot_be_told_from_the_baselines_is_called_so(report_document: dict[str, Any]) -> None:
+    for batch in ("1", "8"):
+        report_document["variants"][1]["latency"][batch] |= {"ratio": 1.01, "ratio_interval": [0.97, 1.04]}
+    text = page_of(read_document(report_document))
+    assert "1.01\N{MULTIPLICATION SIGN} (0.97 to 1.04)\nno measurable\ndifference" in text
+    assert "It is as fast as the baseline at batch 1, no difference was measurable" in text
+    report_document["variants"][1]["latency"]["1"] |= {"ratio": 1.03, "ratio_interval": [1.01, 1.04]}
+    assert "It answers 1.03\N{MULTIPLICATION SIGN} as fast" in page_of(read_document(report_document))
+
+
+def test_the_reason_of_the_recommendation_is_told(report_document: dict[str, Any]) -> None:
+    report_document["recommended_reason"] = "25% of the file at the same speed."
+    assert "Why: 25% of the file at the same speed." in page_of(read_document(report_document))
+
+
+def test_a_recommended_variant_that_needs_more_memory_says_so(report_document: dict[str, Any]) -> None:
+    report_document["variants"][1]["memory"]["pss_bytes"] = 9_000_000
+    assert "but needs 150.0 % of its memory (9.00 MB)" in page_of(read_document(report_document))
+
+
+def test_a_variant_of_an_earlier_run_is_marked(report_document: dict[str, Any]) -> None:
+    report_document["variants"].append(report_document["variants"][1] | {"name": "old", "earlier": True})
+    assert '<span class="badge earlier-run">earlier run</span>' in page_of(read_document(report_document))
+
+
+def test_a_model_of_one_batch_size_has_its_columns(report_document: dict[str, Any]) -> None:
+    for variant in report_document["variants"]:
+        variant["latency"] = {"4": variant["latency"]["1"]}
+    text = page_of(read_document(report_document))
+    assert "batch 4: p50 / p99" in text
+    assert "as fast as the baseline at batch 4" in text
+
+
+def test_text_columns_are_told_from_figures(report_document: dict[str, Any]) -> None:
+    trial = {"number": 0, "kind": "coded", "size_share": 0.8, "missed": "size is 80% where 60% is asked"}
+    report_document["search"] = {"budget": "size<=60%", "sentence": "None.", "trials": [trial]}
+    text = page_of(read_document(report_document))
+    assert '<td class="words">coded</td>' in text
+    assert "<td>80.0 %</td>" in text
+    assert '<th scope="col" class="words">why not</th>' in text

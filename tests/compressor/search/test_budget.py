@@ -1,5 +1,7 @@
 """Reading budgets, and telling by how much a variant misses one."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,10 @@ def test_the_budget_of_the_readme_is_met_exactly_at_its_bounds() -> None:
         ("accuracy>=-0.5pt", 0.895),
         ("accuracy>=99%", 0.891),
         ("accuracy>=0.85", 0.85),
+        ("latency<50%", 0.005),
+        ("latency=<50%", 0.005),
+        ("accuracy>-0.5pt", 0.895),
+        ("r2>=-0.5", -0.5),
         ("quality>=-1pt", 0.89),
         ("f1>=-1pt", 0.87),
         ("agreement>=98%", 0.98),
@@ -70,11 +76,40 @@ def test_each_unit_means_what_it_says(text: str, target: float) -> None:
         ("accuracy>=-0.5ms", "unit 'ms'"),
         ("accuracy>=-200pt", "100 points"),
         ("accuracy>=0%", "allows anything"),
+        ("accuracy>=-1%", "write accuracy>=-1pt for points of difference, or accuracy>=99% for a share"),
+        ("accuracy>=-100%", "allows anything"),
+        ("accuracy>=-0.5", "write -0.5pt for points"),
+        ("latency<=0.5", "such as latency<=50%"),
+        ("latency>50%", "bounded with <="),
     ],
 )
 def test_a_malformed_budget_is_refused_with_the_reason(text: str, complaint: str) -> None:
     with pytest.raises(RecipeError, match=complaint):
         Budget.parse(text)
+
+
+def test_bounds_are_divided_by_commas_or_semicolons() -> None:
+    assert Budget.parse("size<=50%; latency<=50%").bounds == Budget.parse("size<=50%,latency<=50%").bounds
+
+
+@pytest.mark.parametrize(
+    ("text", "nearest"),
+    [
+        ("latency<=1ms", "latency is 5 ms where 1 ms is asked"),
+        ("size<=1KB", "size is 0.25 MB where 1000 bytes is asked"),
+        ("memory<=1MB", "memory is 3 MB where 1 MB is asked"),
+        ("macs<=10%", "macs is 50.0% of the baseline's where 10.0% is asked"),
+        ("parameters<=10", "parameters is 500 where 10 is asked"),
+        ("accuracy>=99.5%", "accuracy is 0.8900 where 0.8955 is asked"),
+        ("f1>=-1pt", "F1 is 0.8000 where 0.8700 is asked"),
+        ("agreement>=0.99", "agreement is 0.9700 where 0.9900 is asked"),
+        ("quality>=99.5%", "accuracy is 0.8900 where 0.8955 is asked"),
+    ],
+)
+def test_the_shortfall_of_every_axis_is_told_with_its_figure(text: str, nearest: str) -> None:
+    quality = {"accuracy": 0.89, "agreement": 0.97, "f1": 0.8}
+    found = variant(memory=3e6, macs=1e6, parameters=500, quality=quality)
+    assert Budget.parse(text).shortfall(found, replace(BASE, memory=4e6)) == nearest
 
 
 def test_the_shortfall_names_every_missed_axis_with_figures() -> None:
@@ -94,6 +129,12 @@ def test_a_miss_of_cost_is_a_fraction_and_of_quality_ten_times_the_difference() 
 
 def test_what_is_not_measured_yet_is_not_missed_yet() -> None:
     assert Budget.parse("latency<=1%, size<=50%").misses(variant(latency=None), BASE).keys() == {"size"}
+
+
+def test_a_bound_on_what_cannot_be_known_of_a_variant_is_missed() -> None:
+    budget = Budget.parse("macs<=50%")
+    assert budget.misses(variant(macs=None), BASE) == {"macs": 1.0}
+    assert budget.shortfall(variant(macs=None), BASE) == "macs was not measured"
 
 
 def test_a_bound_on_what_the_data_do_not_have_is_refused() -> None:

@@ -1,8 +1,9 @@
 """The whole search on a small network, without training."""
 
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,49 +17,71 @@ from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.evaluate.bench import BenchSettings
 from flyweight.compressor.model import Model
-from flyweight.compressor.passes.base import Form
+from flyweight.compressor.passes.base import Form, Pass, PassResult, PassSequence
+from flyweight.compressor.passes.memo import Memo
 from flyweight.compressor.search.budget import Budget
+from flyweight.compressor.search.building import Builder
 from flyweight.compressor.search.choices import default_space
 from flyweight.compressor.search.extra import SearchError
 from flyweight.compressor.search.measuring import quiet_machine
-from flyweight.compressor.search.outcome import SearchStopped
+from flyweight.compressor.search.outcome import SearchOutcome, SearchStopped
 from flyweight.compressor.search.search import SearchData, SearchSettings, search
 from flyweight.compressor.search.sensitivity import measure_sensitivity
+from flyweight.compressor.search.space import make_pass
 from flyweight.compressor.search.study import StudyPlace
 
 Digits = tuple[Path, DataSet]
 SPACE = default_space(Form.ONNX, trains=False)
 
 
-@pytest.fixture
-def context(tmp_path: Path, digits: Digits) -> Context:
-    (tmp_path / "work").mkdir()
-    return Context(workspace=tmp_path / "work", calibration=digits[1].first(64))
+BUDGET = Budget.parse("size<=60%, accuracy>=-2pt")
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> SearchSettings:
+def context_in(folder: Path, data: DataSet) -> Context:
+    (folder / "work").mkdir()
+    return Context(workspace=folder / "work", calibration=data.first(64))
+
+
+def settings_in(folder: Path) -> SearchSettings:
     return SearchSettings(
         trials=7,
-        study=StudyPlace(tmp_path / "study"),
-        cache=Cache(tmp_path / "cache"),
+        study=StudyPlace(folder / "study"),
+        cache=Cache(folder / "cache"),
         bench=BenchSettings(seconds_per_point=0.02),
         keep=2,
     )
 
 
-def test_a_budget_of_size_is_met_and_verified_on_other_data(
-    digits: Digits, context: Context, settings: SearchSettings
-) -> None:
+@pytest.fixture
+def context(tmp_path: Path, digits: Digits) -> Context:
+    return context_in(tmp_path, digits[1])
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SearchSettings:
+    return settings_in(tmp_path)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search that is done, and how it was asked for."""
+
+    outcome: SearchOutcome
+    context: Context
+    settings: SearchSettings
+
+
+@pytest.fixture(scope="module")
+def searched(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Searched:
     path, data = digits
-    outcome = search(
-        Model(path=path),
-        Budget.parse("size<=60%, accuracy>=-2pt"),
-        SearchData.of(data),
-        context,
-        settings,
-        SPACE,
-    )
+    folder = tmp_path_factory.mktemp("searched")
+    context, settings = context_in(folder, data), settings_in(folder)
+    outcome = search(Model(path=path), BUDGET, SearchData.of(data), context, settings, SPACE)
+    return Searched(outcome, context, settings)
+
+
+def test_a_budget_of_size_is_met_and_verified_on_other_data(searched: Searched) -> None:
+    outcome = searched.outcome
     assert 1 <= len(outcome.pareto) <= 2
     assert outcome.reference is not None
     for trial in outcome.pareto:
@@ -71,18 +94,15 @@ def test_a_budget_of_size_is_met_and_verified_on_other_data(
 
 
 def test_the_second_search_goes_on_and_builds_nothing_anew(
-    digits: Digits, context: Context, settings: SearchSettings, tmp_path: Path
+    digits: Digits, searched: Searched, tmp_path: Path
 ) -> None:
     path, data = digits
-    budget, halves = Budget.parse("size<=60%"), SearchData.of(data)
-    first = search(Model(path=path), budget, halves, context, settings, SPACE)
-    (tmp_path / "again").mkdir()
     told: list[tuple[str, int, int]] = []
-    other = replace(context, workspace=tmp_path / "again", progress=lambda *said: told.append(said))
-    second = search(Model(path=path), budget, halves, other, settings, SPACE)
-    assert [trial.values for trial in second.tried] == [trial.values for trial in first.tried]
+    other = replace(searched.context, workspace=tmp_path, progress=lambda *said: told.append(said))
+    second = search(Model(path=path), BUDGET, SearchData.of(data), other, searched.settings, SPACE)
+    assert [trial.values for trial in second.tried] == [trial.values for trial in searched.outcome.tried]
     assert ("trials", 7, 7) in told
-    assert not list((tmp_path / "again" / "search").glob("*static-int8*"))
+    assert not list((tmp_path / "search").glob("*static-int8*"))
 
 
 def test_an_unsatisfiable_budget_says_which_was_the_nearest(
@@ -122,7 +142,7 @@ def test_ctrl_c_tells_what_was_found_and_the_study_can_be_gone_on_with(
     digits: Digits, context: Context, settings: SearchSettings
 ) -> None:
     path, data = digits
-    budget, halves = Budget.parse("size<=60%"), SearchData.of(data)
+    budget, halves, settings = Budget.parse("size<=60%"), SearchData.of(data), replace(settings, trials=4)
 
     def interrupt(what: str, done: int, total: int) -> None:
         if (what, done) == ("trials", 3):
@@ -143,6 +163,29 @@ def test_a_search_without_time_ends_with_what_it_has(
     outcome = search(Model(path=path), Budget.parse("size<=60%"), SearchData.of(data), late, settings, SPACE)
     assert outcome.tried == ()
     assert "no trial was finished in time" in outcome.sentence
+
+
+@pytest.mark.torch
+def test_a_training_takes_no_more_than_its_share_and_what_is_quick_may_take_all(
+    digits: Digits, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    path, _ = digits
+    given: list[float] = []
+
+    def record(_memo: Memo, _recipe: Pass, source: Model, context: Context) -> PassResult:
+        given.append(context.remaining_seconds())
+        return PassResult(source, changed=True)
+
+    monkeypatch.setattr(Memo, "apply", record)
+    taught = replace(context, baseline=object())
+    builder = Builder(Model(path=path), taught, Cache(tmp_path / "cache"))
+    builder.until(time.monotonic() + 1000, 0.25)
+    builder.build(
+        PassSequence([make_pass("import", {}), make_pass("fine-tune", {}), make_pass("export", {})])
+    )
+    builder.build(make_pass("fp16", {}))
+    assert given == pytest.approx([250, 1000], abs=50)
 
 
 def test_sensitive_layers_come_first(digits: Digits, context: Context) -> None:
@@ -175,3 +218,26 @@ def test_only_one_measures_at_a_time() -> None:
         inside.append("first")
     thread.join(10)
     assert inside == ["first", "other"]
+
+
+def test_sensitivity_leaves_the_time_to_the_trials(
+    digits: Digits, context: Context, settings: SearchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, data = digits
+    given: list[float] = []
+
+    def measure(_path: Path, context: Context, *_others: object) -> list[list[str]]:
+        given.append(context.remaining_seconds())
+        return [["gemm0"], ["gemm1"]]
+
+    monkeypatch.setattr("flyweight.compressor.search.search.remembered", measure)
+    limited = replace(context, deadline=time.monotonic() + 1000)
+    search(
+        Model(path=path),
+        Budget.parse("size<=60%"),
+        SearchData.of(data),
+        limited,
+        replace(settings, trials=1),
+    )
+    assert len(given) == 1
+    assert 0 < given[0] <= 100

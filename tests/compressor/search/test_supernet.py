@@ -172,7 +172,7 @@ def test_half_of_a_network_that_reads_digits_reads_them_nearly_as_well(
     context = Context(workspace=tmp_path, calibration=training, training=training, baseline=network)
     network.between = torch.relu  # learns in a few epochs
     train(network, rows_of(training, ["x"]), TrainingLoss(), TrainingSettings(5, learning_rate=5e-3), context)
-    search = ArchitectureSearch(0.5, TrainingSettings(5, learning_rate=3e-3), trials=16)
+    search = ArchitectureSearch(0.5, TrainingSettings(3, learning_rate=4e-3), trials=12)
     model = Model(module=network, example=example_of(training.inputs))
     result = search.apply(model, context)
     again = replace(search, macs=0.3).apply(model, context)  # the supernet is trained once for both

@@ -1,5 +1,6 @@
 """One trial: cheap figures first, time only for what may pass, failures as bad scores."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,6 +105,16 @@ def test_time_being_up_is_no_failure_of_the_recipe() -> None:
 
     with pytest.raises(OutOfTimeError):
         assessor(Slow(TABLE), "size<=50%")(GENES[0])
+
+
+def test_a_recipe_that_takes_more_than_its_share_of_the_time_is_a_failed_one() -> None:
+    class Slow(Bench):
+        def build(self, recipe: Pass) -> PassResult:
+            raise OutOfTimeError("The time limit came.")
+
+    score = replace(assessor(Slow(TABLE), "size<=50%"), last_moment=math.inf)(GENES[0])
+    assert score.values == FAILED
+    assert "within its share of the time" in score.told["error"]
 
 
 def test_the_same_recipe_is_measured_once() -> None:

@@ -13,9 +13,10 @@ from flyweight.compressor.context import Context
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import ModelError, PassError
 from flyweight.compressor.evaluate.bench import Bench, BenchSettings
+from flyweight.compressor.evaluate.served import decoded
 from flyweight.compressor.model import Model
 from flyweight.compressor.passes.base import Form
-from flyweight.compressor.passes.share.encode import Encode, decoded
+from flyweight.compressor.passes.share.encode import Encode
 from flyweight.compressor.passes.share.grouping import Sharing
 from flyweight.compressor.passes.share.share import Share
 from flyweight.compressor.passes.share.tidy import tidy

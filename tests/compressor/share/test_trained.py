@@ -1,6 +1,7 @@
 """Shared weights in torch modules, whose values are trained."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,15 +24,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def images() -> DataSet:
-    """600 images of 8x8 in four classes: which quarter is bright."""
-    generator = np.random.default_rng(0)
-    labels = generator.integers(0, 4, 600)
-    pixels = generator.normal(0.0, 0.7, (600, 1, 8, 8)).astype(np.float32)
-    for image, label in zip(pixels, labels, strict=True):
-        top, left = 4 * (label // 2), 4 * (label % 2)
-        image[0, top : top + 4, left : left + 4] += 1.0
-    return DataSet({"image": pixels}, labels)
+def images(quarters: Callable[..., DataSet]) -> DataSet:
+    return quarters(600, noise=0.7)
 
 
 @pytest.fixture

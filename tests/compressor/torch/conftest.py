@@ -5,7 +5,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -25,17 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def images() -> "DataSet":
-    """400 images of 8x8 in four classes: which quarter is bright. Easy, so that training is quick."""
-    from flyweight.compressor.data import DataSet
-
-    generator = np.random.default_rng(0)
-    labels = generator.integers(0, 4, 400)
-    pixels = generator.normal(0.0, 0.5, (400, 1, 8, 8)).astype(np.float32)
-    for image, label in zip(pixels, labels, strict=True):
-        top, left = 4 * (label // 2), 4 * (label % 2)
-        image[0, top : top + 4, left : left + 4] += 1.0
-    return DataSet({"image": pixels}, labels)
+def images(quarters: Callable[..., "DataSet"]) -> "DataSet":
+    return quarters(400)
 
 
 @pytest.fixture

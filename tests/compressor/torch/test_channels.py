@@ -13,8 +13,8 @@ from flyweight.compressor.passes.prune.channels import (
     by_magnitude,
     cut_channels,
     kept_channels,
-    output_layers,
 )
+from flyweight.compressor.passes.prune.coupling import Couplings
 
 HALF = CutSettings(0.5)
 IMAGE = torch.zeros(1, 1, 8, 8)
@@ -133,7 +133,7 @@ def test_layers_that_are_concatenated_are_cut_each() -> None:
 
 def test_the_output_layer_is_found_through_what_follows_it() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 32), nn.Softmax(dim=1))
-    assert output_layers(module.eval(), [IMAGE]) == [module[3]]
+    assert list(Couplings(module.eval(), [IMAGE]).fixed) == [module[3]]
 
 
 def test_frozen_parameters_can_be_cut(residual: nn.Module) -> None:

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from flyweight.compressor import CompressionReport, DataSet, Options, compress
+from flyweight.compressor.evaluate.settings import EvaluationSettings
 
 SAMPLES = 16
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -80,10 +81,16 @@ def squeeze(
 ) -> Callable[..., CompressionReport]:
     """Compress with the defaults, quickly, and look at everything that was published."""
     monkeypatch.setattr("flyweight.compressor.evaluate.latency._TURN_SECONDS", 1e-4)
+    # The kernel takes its time to count the pages of a process that has loaded everything.
+    monkeypatch.setattr("flyweight.compressor.evaluate.examination.private_bytes", lambda: 0)
 
     def run(path: Path, arrays: dict[str, np.ndarray], labels: np.ndarray | None = None) -> CompressionReport:
         data = DataSet(arrays, labels)
-        options = Options(seconds_per_point=0.01, time_limit_seconds=60)
+        options = Options(
+            seconds_per_point=0.01,
+            time_limit_seconds=60,
+            evaluation=EvaluationSettings(examination_seconds=0.1),
+        )
         report = compress(path, data=data, repository=tmp_path / "repository", name="m", options=options)
         for variant in report.variants:
             assert variant.verdict.reason.endswith(".")

@@ -8,9 +8,10 @@ from typing import Any
 import click
 import yaml
 
+from flyweight.compressor.cli.explaining import default_of, options_of
 from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.passes.catalogue import CATALOGUE
-from flyweight.compressor.recipe import pass_class, plain
+from flyweight.compressor.recipe import no_such_pass, pass_class, plain
 
 
 @click.command()
@@ -22,7 +23,8 @@ def passes(name: str | None, *, as_json: bool) -> None:
     A recipe file names a variant and its passes, in order; see docs/compress.md.
     """
     if name is not None and name not in CATALOGUE:
-        raise RecipeError(f"There is no pass {name!r}; there are {', '.join(sorted(CATALOGUE))}.")
+        message = no_such_pass(name)
+        raise RecipeError(message[0].upper() + message[1:])
     # Of one, what is missing is an error that says what to install; the list shows the others all the same.
     described = [describe(name)] if name is not None else [_describe_if_installed(each) for each in CATALOGUE]
     if as_json:
@@ -37,7 +39,7 @@ def passes(name: str | None, *, as_json: bool) -> None:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Return a pass's forms, documentation, and options with their defaults."""
+    """Return a pass's forms, documentation, options with their defaults, and what each option does."""
     kind = pass_class(name)
     text = inspect.getdoc(kind) or ""
     return {
@@ -46,7 +48,8 @@ def describe(name: str) -> dict[str, Any]:
         "needs": kind.needs.value,
         "gives": kind.gives.value,
         "text": text,
-        "options": {field.name: _default(field) for field in dataclasses.fields(kind) if field.init},
+        "options": {field.name: plain(default_of(field)) for field in dataclasses.fields(kind) if field.init},
+        "told": [dataclasses.asdict(option) for option in options_of(kind)],
     }
 
 
@@ -62,19 +65,25 @@ def _describe_if_installed(name: str) -> dict[str, Any]:
         }
 
 
-def _default(field: "dataclasses.Field[Any]") -> Any:
-    if field.default is not dataclasses.MISSING:
-        return plain(field.default)
-    return (
-        plain(field.default_factory()) if field.default_factory is not dataclasses.MISSING else "(required)"
-    )
-
-
 def _explain(described: dict[str, Any]) -> None:
     click.echo(f"{described['name']}: from {described['needs']} to {described['gives']}\n")
-    click.echo(described["text"])
-    click.echo("\nIn a recipe:\n\n  passes:")
+    # The options are told below, with what the documentation of their groups says.
+    click.echo(described["text"].partition("\nAttributes:")[0].rstrip())
+    told = list(options_of(pass_class(described["name"])))
+    if told:
+        click.echo("\nOptions:")
+    for option in told:
+        default = (
+            "" if option.default is None and "null" not in option.values else _default_text(option.default)
+        )
+        click.echo(f"  {option.name}: {option.values}{default}")
+        click.echo(click.wrap_text(option.text, 100, "      ", "      "))
+    click.echo("\nIn a recipe, all of it with its defaults:\n\n  passes:")
     options = yaml.safe_dump(described["options"], default_flow_style=True, sort_keys=False, width=10_000)
     click.echo(
         f"    - {described['name']}: {options}" if described["options"] else f"    - {described['name']}"
     )
+
+
+def _default_text(value: object) -> str:
+    return f" [default: {json.dumps(value).strip(chr(34))}]"

@@ -20,11 +20,11 @@ from flyweight.compressor.evaluate.load_time import LoadTime, time_loading
 from flyweight.compressor.evaluate.macs import explain_macs
 from flyweight.compressor.evaluate.memory import MemoryMeter
 from flyweight.compressor.evaluate.reference import Judged, Reference
+from flyweight.compressor.evaluate.served import decode
 from flyweight.compressor.evaluate.settings import BATCHES, EvaluationSettings
 from flyweight.compressor.evaluate.size import measure_size
 from flyweight.compressor.onnx_model import load_graph
 from flyweight.compressor.sessions import Session, SessionSettings
-from flyweight.protos.coded import CodedError, decode_file
 from flyweight.protos.variant.names import CODED_SUFFIX
 
 __all__ = ["BATCHES", "Bench", "BenchSettings"]
@@ -151,7 +151,11 @@ class Bench:
         load = self._load(path, stored)
         self._progress("loading", 1, 2)
         size = measure_size(path, stored)
-        macs, unknown = explain_macs(load_graph(path, weights=False), self.asking.layout)
+        macs, unknown = explain_macs(
+            load_graph(path, weights=False),
+            self.asking.layout,
+            {name: array.shape for name, array in feed.items()},
+        )
         evaluation = Evaluation(
             file_bytes=size.file_bytes,
             parameters=size.parameters,
@@ -176,7 +180,7 @@ class Bench:
 
         def build() -> Session:
             if stored is not None and stored.suffix == CODED_SUFFIX:
-                _decode(stored)
+                decode(stored)
             return Session(path, settings)
 
         return time_loading(lambda: Session(self._path, settings), build, self.settings.seconds_per_point / 2)
@@ -224,11 +228,3 @@ class Bench:
             return point
         point = time_surely(batch, baseline.runner(feed), session.runner(feed), seconds)
         return replace(point.at_pace_of(self._pace[batch, threads]), threads=threads)
-
-
-def _decode(stored: Path) -> None:
-    """Decode a coded file as a server does when it loads it."""
-    try:
-        decode_file(stored)
-    except CodedError as error:
-        raise ModelError(str(error)) from error

@@ -87,6 +87,39 @@ def find_task(labels: Array, answers: Mapping[str, Array], output: str | None = 
     )
 
 
+def check_regression(task: Task, labels: Array, r2: float | None) -> None:
+    """Refuse labels that a model answers worse than their mean would: it was not trained to give these.
+
+    A loss of quality could not be told from noise against such labels.
+
+    Args:
+        task: what they were taken for.
+        labels: first axis = samples.
+        r2: of the model on them; None where they are not values.
+
+    Raises:
+        DataError: it is below zero; the sentence says what the labels look like, and what to give instead.
+    """
+    if r2 is None or r2 >= 0:
+        return
+    raise DataError(
+        f"The labels ({labels.dtype}{list(labels.shape[1:])} a sample) were taken for values of output "
+        f"{task.output!r}, and the model answers them worse than their mean would (R2 {r2:.3g}): "
+        f"{_advice(labels)}, or leave the labels out to judge by agreement with the model."
+    )
+
+
+def _advice(labels: Array) -> str:
+    rows = labels.reshape(len(labels), -1)
+    if bool(np.isin(rows, (0, 1)).all()):
+        return "they are all 0 and 1, so if they are classes, save them as integers"
+    if rows.shape[1] > 1 and bool((rows >= 0).all()) and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
+        return "each row adds up to 1, so if these are probabilities of classes, save label.argmax(axis=1)"
+    if bool((rows == np.round(rows)).all()):
+        return "they are whole numbers, so if they are classes, name the output of their scores with --output"
+    return "give them in the units in which the model answers"
+
+
 def require_output(output: str | None, outputs: Collection[str]) -> None:
     """Check that the output a user named is one of the model's.
 

@@ -5,40 +5,41 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import onnx
-from onnx import shape_inference
 
-from flyweight.compressor.errors import CompressorError, ModelError
+from flyweight.compressor.evaluate.attention_macs import (
+    attention,
+    multi_head_attention,
+    projecting_attention,
+)
+from flyweight.compressor.evaluate.shapes import Shapes, shapes_of
 from flyweight.compressor.feeding import Layout
-from flyweight.compressor.foreign import run_foreign
 from flyweight.compressor.onnx_model import all_graphs
 
-Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
 
-
-def count_macs(model: onnx.ModelProto, layout: Layout) -> int | None:
+def count_macs(model: onnx.ModelProto, layout: Layout, fed: Shapes | None = None) -> int | None:
     """Return the multiply-accumulate operations for one sample; None where the graph does not tell."""
-    return explain_macs(model, layout)[0]
+    return explain_macs(model, layout, fed)[0]
 
 
-def explain_macs(model: onnx.ModelProto, layout: Layout) -> tuple[int | None, str]:
+def explain_macs(model: onnx.ModelProto, layout: Layout, fed: Shapes | None = None) -> tuple[int | None, str]:
     """Return the multiply-accumulate operations for one sample, or None and why they are not known.
 
-    Counts convolutions, matrix products and recurrent cells of the main graph, in fp32 or int8; additions and
-    activations do not count.
+    Counts convolutions, matrix products, recurrent cells and attention of the main graph, in fp32, int8 or 4
+    bits; additions and activations do not count.
 
     Args:
         model: the graph; its weights need not be loaded.
         layout: which inputs have a batch axis, and how many rows a run takes.
+        fed: the shapes of the inputs in a run, which say how long the graph's free axes are.
     """
     rows = layout.rows or 1
     for node in _nodes_of_bodies(model.graph):
-        if node.op_type in _COUNTERS:
+        if node.op_type in _COUNTERS or node.op_type in _UNCOUNTED:
             return (
                 None,
                 f"It multiplies ({node.op_type}) inside an If or a Loop, as often as the data decide.",
             )
-    shapes = _shapes(model, layout, rows)
+    shapes = shapes_of(model, layout, rows, fed or {})
     total = 0
     for node in model.graph.node:
         if node.op_type in _UNCOUNTED:
@@ -48,7 +49,7 @@ def explain_macs(model: onnx.ModelProto, layout: Layout) -> tuple[int | None, st
             continue
         try:
             total += count(node, shapes)
-        except (KeyError, IndexError, ValueError):
+        except (KeyError, IndexError, StopIteration, ValueError):
             return None, f"The shapes around {node.op_type} {node.name or node.output[0]!r} are not known."
     return total // rows, ""
 
@@ -59,32 +60,6 @@ def _nodes_of_bodies(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     next(bodies)
     for body in bodies:
         yield from body.node
-
-
-def _shapes(model: onnx.ModelProto, layout: Layout, rows: int) -> Shapes:
-    """Return the shapes of all tensors for a run of `rows` rows, as far as they can be inferred."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    for value in fixed.graph.input:
-        dimensions = value.type.tensor_type.shape.dim
-        if value.name in layout.batched and dimensions:
-            dimensions[0].Clear()
-            dimensions[0].dim_value = rows
-    # What was inferred for a free batch axis would win over what is inferred now.
-    del fixed.graph.value_info[:]
-    for value in fixed.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        fixed = run_foreign(lambda: shape_inference.infer_shapes(fixed, data_prop=True), ModelError)
-    except CompressorError:
-        return {}
-    graph = fixed.graph
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        dimensions = value.type.tensor_type.shape.dim
-        if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dimensions):
-            shapes[value.name] = tuple(d.dim_value for d in dimensions)
-    return shapes
 
 
 def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
@@ -104,8 +79,31 @@ def _product(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 
 def _gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
-    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][0 if transposed else 1]
+    common = shapes[node.input[0]][0 if _flag(node, "transA") else 1]
+    return math.prod(shapes[node.output[0]]) * common
+
+
+def _fused_product(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """As a product; the first factor may be transposed."""
+    given = shapes[node.input[0]]
+    common = given[-2] if _flag(node, "transA") else given[-1]
+    return math.prod(shapes[node.output[0]]) * common
+
+
+def _quantized_gemm(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Rows of the first factor times the elements of the second, of which each row multiplies all."""
+    first, second = shapes[node.input[0]], shapes[node.input[3]]
+    return first[1 if _flag(node, "transA") else 0] * math.prod(second)
+
+
+def _packed_product(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Elements of the first factor times the columns of the second, whose weights are packed by blocks."""
+    columns = next(attribute.i for attribute in node.attribute if attribute.name == "N")
+    return math.prod(shapes[node.input[0]]) * int(columns)
+
+
+def _flag(node: onnx.NodeProto, name: str) -> bool:
+    return any(attribute.name == name and attribute.i for attribute in node.attribute)
 
 
 def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
@@ -122,14 +120,27 @@ _COUNTERS: Final[Mapping[str, Callable[[onnx.NodeProto, Shapes], int]]] = {
     "Conv": _convolution,
     "ConvInteger": _convolution,
     "QLinearConv": _convolution,
+    "FusedConv": _convolution,
     "ConvTranspose": _transposed_convolution,
     "Gemm": _gemm,
+    "FusedGemm": _gemm,
+    "QGemm": _quantized_gemm,
     "MatMul": _product,
     "MatMulInteger": _product,
+    "MatMulIntegerToFloat": _product,
+    "DynamicQuantizeMatMul": _product,
     "QLinearMatMul": _product,
+    "FusedMatMul": _fused_product,
+    "MatMulNBits": _packed_product,
     "RNN": _recurrent,
     "GRU": _recurrent,
     "LSTM": _recurrent,
+    "DynamicQuantizeLSTM": _recurrent,
+    "Attention": attention,
+    "QAttention": projecting_attention,
+    "MultiHeadAttention": multi_head_attention,
 }
 # Operators that multiply in ways their name and shapes do not tell.
-_UNCOUNTED: Final = frozenset({"Einsum", "Attention", "MultiHeadAttention", "DeformConv"})
+_UNCOUNTED: Final = frozenset(
+    {"DeformConv", "Einsum", "GroupQueryAttention", "LongformerAttention", "MoE", "PackedAttention", "QMoE"}
+)

@@ -6,6 +6,7 @@ within one process it cancels out, and repeated measurements were within 0.2 MB 
 """
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -62,9 +63,29 @@ class MemoryMeter:
             )
             return max(0, int(json.loads(ended.stdout)["pss"]))
         except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
-            raise ModelError(
-                f"The memory of {model} could not be measured ({type(error).__name__})."
-            ) from error
+            raise ModelError(f"The memory of {model} could not be measured: {_death(error)}.") from error
+
+
+def _death(error: Exception) -> str:
+    """Return how a process ended that should have measured a model."""
+    match error:
+        case subprocess.TimeoutExpired():
+            return f"loading and running it took longer than {_LONGEST_SECONDS:g} seconds"
+        case subprocess.CalledProcessError(returncode=code) if code == -signal.SIGKILL:
+            return "the process that loaded it was killed, most likely for want of memory; free some"
+        case subprocess.CalledProcessError(returncode=code) if code < 0:
+            return (
+                f"the process that loaded it died of {signal.strsignal(-code) or 'a signal'} (signal {-code})"
+            )
+        case subprocess.CalledProcessError(returncode=code, stderr=said):
+            lines = str(said).strip().splitlines()
+            return f"the process that loaded it ended with exit code {code}" + (
+                f" ({lines[-1].strip()[:200].rstrip('.')})" if lines else ""
+            )
+        case OSError():
+            return f"no process could be started ({error.strerror})"
+        case _:
+            return f"the process that loaded it did not answer with a number ({type(error).__name__})"
 
 
 def _empty_model() -> onnx.ModelProto:

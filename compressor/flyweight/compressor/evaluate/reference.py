@@ -16,7 +16,7 @@ from flyweight.compressor.evaluate.asking import Answers, Asking
 from flyweight.compressor.evaluate.calibration_error import Scale, scale_of
 from flyweight.compressor.evaluate.churn import churn
 from flyweight.compressor.evaluate.intervals import Interval, paired_difference, wilson
-from flyweight.compressor.evaluate.labels import Reading, Task, find_task
+from flyweight.compressor.evaluate.labels import Reading, Task, check_regression, find_task
 from flyweight.compressor.evaluate.mcnemar import mcnemar
 from flyweight.compressor.evaluate.per_class import per_class
 from flyweight.compressor.evaluate.quality import Quality, metric_of, score
@@ -71,7 +71,7 @@ class Reference:
 
         Raises:
             ModelError: it cannot be run on all of the data, or answers with not-a-number.
-            DataError: the labels fit none of its outputs.
+            DataError: the labels fit none of its outputs, or are not what it answers.
         """
         self._chunks = 0
         for answers in self._asking.answers(session, self._data, self._progress):
@@ -89,6 +89,8 @@ class Reference:
             self._chunks += 1
         self._outputs = [spec.name for spec in session.signature.outputs]
         self._figures = {**self._score(self._tally), "agreement": 1.0}
+        if self.task is not None and self.labels is not None:
+            check_regression(self.task, self.labels, self._figures.get("r2"))
         return self._judged(self._figures, self._tally)
 
     def compare(self, session: Session) -> Judged:

@@ -8,6 +8,7 @@ from typing import Final
 import onnx
 
 from flyweight.compressor.explain.profiling import Kernel, Profile
+from flyweight.compressor.onnx_model import attribute
 from flyweight.compressor.processor import this_processor
 
 _FLOAT_PRODUCTS: Final = frozenset(
@@ -197,7 +198,7 @@ def _widths(model: onnx.ModelProto) -> list[tuple[str, int]]:
         if node.op_type in {"Conv", "QLinearConv", "ConvInteger"} and shape:
             found.append((node.name, shape[0]))
         elif node.op_type in {"Gemm", "MatMul", "QLinearMatMul", "MatMulInteger"} and len(shape) == 2:
-            turned = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+            turned = attribute(node, "transB", 0)
             found.append((node.name, shape[0 if turned else 1]))
     return [(name, width) for name, width in found if name]
 

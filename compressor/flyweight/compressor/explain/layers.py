@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from flyweight.compressor.errors import CompressorError
+from flyweight.compressor.noise import signal_to_noise
 from flyweight.compressor.onnx_model import lift_constants, load_graph, save_graph
 from flyweight.compressor.sessions import Session, SessionSettings
 
@@ -37,6 +38,8 @@ _PLACES: Final[Mapping[str, tuple[int, int | None, int | None]]] = {
 _WIDENING: Final = frozenset(
     {"DequantizeLinear", "Cast", "Mul", "Gather", "Transpose", "Reshape", "Identity"}
 )
+# What the table shows for "the same" and for "nothing in common".
+_MOST_DB: Final = 200.0
 # Tensors of one batch that are compared at once.
 _MOST_BYTES: Final = 256 << 20
 
@@ -159,7 +162,8 @@ def _output_ratios(
         # Quantizers drop a ReLU that the range of the layer before it makes superfluous, and keep its name.
         value = np.maximum(mine[name], 0) if makers[name] == "Relu" else mine[name]
         if theirs[name].shape == value.shape and theirs[name].dtype.kind == value.dtype.kind == "f":
-            found[name] = _snr_db(theirs[name], value)
+            ratio = signal_to_noise(theirs[name], value)
+            found[name] = min(max(ratio, -_MOST_DB), _MOST_DB)
     return found
 
 
@@ -179,12 +183,3 @@ def _observe(
     if sum(array.nbytes for array in found.values()) > _MOST_BYTES:
         return {name: found[name].ravel()[:: max(1, found[name].size // 100_000)] for name in names}
     return found
-
-
-def _snr_db(baseline: Array, variant: Array) -> float:
-    truth = baseline.astype(np.float64)
-    noise = float(np.square(variant.astype(np.float64) - truth).sum())
-    power = float(np.square(truth).sum())
-    if noise == 0:
-        return 200.0
-    return float(np.clip(10 * np.log10(max(power, 1e-30) / noise), -200.0, 200.0))

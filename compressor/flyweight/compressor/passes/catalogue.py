@@ -38,7 +38,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
     # Pruning.
     "prune": Entry("prune.structured:StructuredPrune", "pruned"),
     "prune-heads": Entry("prune.heads:PruneHeads", "fewer heads"),
-    "prune-blocks": Entry("prune.blocks:PruneBlocks", "fewer blocks"),
+    "prune-graph": Entry("prune.prune_graph:PruneGraph", "pruned"),
     "sparsify": Entry("prune.sparsify:Sparsify", "sparse"),
     "sparsify-graph": Entry("prune.sparsify_graph:SparsifyGraph", "sparse"),
     # Sharing and coding.

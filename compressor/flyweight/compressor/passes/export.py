@@ -40,6 +40,9 @@ class Export(Pass):
 
     The exporter folds batch normalisation into the convolution before it. Means over all spatial axes become
     GlobalAveragePool: ONNX Runtime quantizes that and not ReduceMean, which would leave a float island.
+
+    Attributes:
+        opset: of the exported graph; later ones need a later runtime.
     """
 
     name: ClassVar[str] = "export"

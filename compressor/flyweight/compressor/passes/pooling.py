@@ -6,7 +6,7 @@ from typing import Final
 import onnx
 from onnx import helper, numpy_helper
 
-from flyweight.compressor.onnx_model import all_graphs
+from flyweight.compressor.onnx_model import all_graphs, attribute
 
 SPATIAL_RANKS: Final = (3, 4, 5)
 """Batch, channels, and one to three spatial axes: what GlobalAveragePool pools."""
@@ -18,14 +18,19 @@ def pool_globally(model: onnx.ModelProto) -> int:
     It is one where its axes are all axes but the first two. Without kept axes, a Flatten follows the pool.
     The mean's output keeps its name, so that readers, graph outputs included, stay connected.
     """
-    ranks = _ranks(model)
+    types = _types(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     replaced, nodes = 0, list[onnx.NodeProto]()
     for node in model.graph.node:
         axes = _axes(node, constants) if node.op_type == "ReduceMean" else None
-        rank = ranks.get(node.input[0]) if axes else None
+        kind = types.get(node.input[0]) if axes else None
+        rank = len(kind.shape.dim) if kind is not None else 0
         if axes and rank in SPATIAL_RANKS and sorted(axis % rank for axis in axes) == list(range(2, rank)):
             nodes.extend(_pool(node))
+            if kind is not None and nodes[-1].op_type == "Flatten":
+                # Who quantizes asks of every tensor whether it is of floats.
+                pooled = helper.make_tensor_value_info(nodes[-1].input[0], kind.elem_type, None)
+                model.graph.value_info.append(pooled)
             replaced += 1
         else:
             nodes.append(node)
@@ -38,7 +43,7 @@ def pool_globally(model: onnx.ModelProto) -> int:
 
 def _pool(mean: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     source, target = mean.input[0], mean.output[0]
-    if _attribute(mean, "keepdims", 1):
+    if attribute(mean, "keepdims", 1):
         yield helper.make_node("GlobalAveragePool", [source], [target], name=mean.name)
         return
     pooled = f"{target}_pooled"
@@ -51,23 +56,15 @@ def _axes(mean: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> list[
     if len(mean.input) > 1 and mean.input[1]:
         constant = constants.get(mean.input[1])
         return None if constant is None else [int(axis) for axis in numpy_helper.to_array(constant)]
-    for attribute in mean.attribute:
-        if attribute.name == "axes":
-            return list(attribute.ints)
-    return None
+    return attribute(mean, "axes", list[int]()) or None
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
-
-
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+def _types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Return the types of all tensors of which the number of axes is known."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = [*inferred.value_info, *inferred.input, *inferred.output]
     return {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in values
-        if value.type.tensor_type.HasField("shape")
+        value.name: value.type.tensor_type for value in values if value.type.tensor_type.HasField("shape")
     }
 
 

@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 
 from flyweight.compressor.report import palette
 from flyweight.compressor.report.bars import draw_bars, height_for, prepare_rows
-from flyweight.compressor.report.document import HotLoad, Serving
 from flyweight.compressor.report.drawing import Picture, canvas, quiet_axes, svg_of
+from flyweight.compressor.report.traffic import HotLoad, Serving
 from flyweight.compressor.report.wording import (
     MISSING,
     bytes_text,

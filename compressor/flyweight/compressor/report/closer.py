@@ -4,26 +4,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from flyweight.compressor.report import wording
-from flyweight.compressor.report.document import (
-    Document,
-    Explanation,
-    Finding,
-    Flips,
-    Layer,
-    PerClass,
-    Quality,
-    Trigger,
-    Variant,
-)
+from flyweight.compressor.report.document import Document, Variant
+from flyweight.compressor.report.explained import Explanation, Finding, Flips, Layer
+from flyweight.compressor.report.figures import PerClass, Quality, Trigger
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under headings."""
+    """Rows of text under headings; of the columns named in `words` the cells are text and not figures."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    words: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +33,7 @@ class Closer:
 
     name: str
     facts: tuple[tuple[str, str], ...]
+    audit_heading: str
     audit: tuple[tuple[str, str, str], ...]
     tables: tuple[Table, ...]
     changed: str
@@ -49,7 +43,7 @@ class Closer:
 
 def closer_looks(document: Document) -> tuple[Closer, ...]:
     """Return one for every variant, the baseline too, of which there is more to say than its line says."""
-    looks = (_closer(variant) for variant in document.variants)
+    looks = (_closer(document, variant) for variant in document.variants)
     return tuple(look for look in looks if look.facts or look.audit or look.tables or look.samples)
 
 
@@ -71,10 +65,11 @@ def searched(document: Document) -> Table | None:
             )
             for trial in document.search.trials
         ),
+        frozenset({"recipe", "why not"}),
     )
 
 
-def _closer(variant: Variant) -> Closer:
+def _closer(document: Document, variant: Variant) -> Closer:
     explanation = variant.explanation or Explanation()
     tables = (
         _classes(variant.quality.per_class),
@@ -83,13 +78,42 @@ def _closer(variant: Variant) -> Closer:
     )
     return Closer(
         name=variant.name,
-        facts=tuple((term, value) for term, value in _facts(variant) if value),
+        facts=tuple(
+            (term, value) for term, value in (*_speeds(document, variant), *_facts(variant)) if value
+        ),
+        audit_heading=_audit_heading(document, variant),
         audit=tuple(_finding(finding) for finding in explanation.audit),
         tables=tuple(table for table in tables if table is not None),
         changed=_changed(explanation.flips),
         samples=_samples(explanation.flips),
         notes=explanation.notes,
     )
+
+
+def _speeds(document: Document, variant: Variant) -> list[tuple[str, str]]:
+    """Return how fast a variant is at every batch size, with the interval, and whether that says anything."""
+    told = []
+    for batch, timed in sorted(variant.latency.items()):
+        if timed.ratio_interval is None or variant.name == document.baseline:
+            continue
+        interval = wording.interval_text(timed.ratio_interval)
+        text = f"{wording.ratio_text(document.speedup(variant, batch))}, 95 % interval {interval}"
+        text += ": no measurable difference" if document.is_as_fast(variant, batch) else ""
+        told.append((f"Speed at batch {batch}", text))
+    return told
+
+
+def _audit_heading(document: Document, variant: Variant) -> str:
+    """Return the question that the audit answers, which depends on what was measured."""
+    if variant.name == document.baseline:
+        return "Where does its time go?"
+    speedups = [document.speedup(variant, batch) for batch in variant.latency]
+    known = [speedup for speedup in speedups if speedup is not None]
+    if any(document.is_as_fast(variant, batch) for batch in variant.latency) or not known:
+        return "Why is it not faster?"
+    if max(known) < 1:
+        return "Why is it slower?"
+    return "What keeps it from being faster still?" if min(known) > 1 else "Why is it not faster?"
 
 
 def _facts(variant: Variant) -> list[tuple[str, str]]:
@@ -215,6 +239,7 @@ def _layers(layers: tuple[Layer, ...]) -> Table | None:
             )
             for layer in layers
         ),
+        frozenset({"operator"}),
     )
 
 

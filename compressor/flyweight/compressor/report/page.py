@@ -16,11 +16,11 @@ from flyweight.compressor.report.drawing import Picture
 from flyweight.compressor.report.measured import draw_footprint, draw_latency
 from flyweight.compressor.report.tables import (
     SERVED_COLUMNS,
-    VARIANT_COLUMNS,
     Row,
     Tile,
     served_rows,
     tiles,
+    variant_columns,
     variant_rows,
 )
 from flyweight.compressor.report.tradeoff import draw_tradeoff
@@ -62,7 +62,7 @@ def page_of(document: Document) -> str:
         document=document,
         content=_content(document),
         served_columns=SERVED_COLUMNS,
-        variant_columns=VARIANT_COLUMNS,
+        variant_columns=variant_columns(document),
         # Our own style sheet, not a user's text.
         style=Markup(style),  # noqa: S704
         light=palette.declarations("light"),

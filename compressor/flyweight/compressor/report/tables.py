@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from flyweight.compressor.report import palette, wording
-from flyweight.compressor.report.document import Document, Latency, Served, Variant
+from flyweight.compressor.report.document import Document, Variant
+from flyweight.compressor.report.figures import Latency
+from flyweight.compressor.report.traffic import Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +32,8 @@ class Row:
     passes: str = ""
 
 
-VARIANT_COLUMNS: Final = (
-    "quality",
-    "difference",
-    "p50 / p99, batch 1",
-    "speed-up",
-    "p50 / p99, batch 8",
-    "speed-up",
-    "file",
-    "memory",
-    "parameters",
-    "multiply-adds",
-)
+# More do not fit beside one another on a printed page; the pictures show a third.
+_MOST_BATCHES: Final = 2
 SERVED_COLUMNS: Final = (
     "role",
     "share asked",
@@ -55,17 +47,30 @@ SERVED_COLUMNS: Final = (
 )
 
 
+def variant_columns(document: Document) -> tuple[str, ...]:
+    """Return the headings of the table of variants; a cell has a line for each of a heading's."""
+    return (
+        f"{document.data.quality_metric}\ndifference",
+        *(f"batch {batch}: p50 / p99\nspeed-up" for batch in document.batches[:_MOST_BATCHES]),
+        "file\nof baseline",
+        "memory\nof baseline",
+        "parameters\nmultiply-adds",
+    )
+
+
 def tiles(document: Document) -> tuple[Tile, ...]:
     """Return what the recommended variant wins and costs against the baseline; nothing without one."""
     chosen, before = document.variant(document.recommended), document.variant(document.baseline)
     if chosen is None or before is None or chosen.name == before.name:
         return ()
-    metric = chosen.quality.metric
+    metric, batch = chosen.quality.metric, document.batches[0]
     found = (
         Tile(
-            "speed at batch 1",
-            wording.ratio_text(document.speedup(chosen, 1)),
-            _from(wording.milliseconds_text, before.p50_ms(1), chosen.p50_ms(1)),
+            f"speed at batch {batch}",
+            wording.ratio_text(document.speedup(chosen, batch)),
+            "no measurable difference"
+            if document.is_as_fast(chosen, batch)
+            else _from(wording.milliseconds_text, before.p50_ms(batch), chosen.p50_ms(batch)),
         ),
         Tile(
             "file size",
@@ -96,26 +101,24 @@ def variant_rows(document: Document, looks: Mapping[str, palette.Look]) -> tuple
 
 
 def _variant_row(document: Document, variant: Variant, look: palette.Look) -> Row:
-    metric = variant.quality.metric
+    metric, before = variant.quality.metric, document.variant(document.baseline)
+    share = _share(variant.memory.pss_bytes, before.memory.pss_bytes if before else None)
     cells = (
-        wording.quality_text(metric, variant.quality.value),
-        wording.delta_text(metric, variant.quality.delta),
-        _span(variant.latency.get(1)),
-        wording.ratio_text(document.speedup(variant, 1)),
-        _span(variant.latency.get(8)),
-        wording.ratio_text(document.speedup(variant, 8)),
-        wording.bytes_text(variant.bytes),
-        wording.bytes_text(variant.memory.pss_bytes),
-        wording.count_text(variant.parameters),
-        wording.count_text(variant.macs),
+        _lines(
+            wording.quality_text(metric, variant.quality.value),
+            wording.delta_text(metric, variant.quality.delta),
+        ),
+        *(_timing(document, variant, batch) for batch in document.batches[:_MOST_BATCHES]),
+        _lines(wording.bytes_text(variant.bytes), wording.share_text(document.size_share(variant))),
+        _lines(wording.bytes_text(variant.memory.pss_bytes), wording.share_text(share)),
+        _lines(wording.count_text(variant.parameters), wording.count_text(variant.macs)),
     )
-    badge = (
-        "recommended"
-        if variant.name == document.recommended
-        else ""
-        if variant.published
-        else "not published"
-    )
+    if variant.name == document.recommended:
+        badge = "recommended"
+    elif variant.earlier:
+        badge = "earlier run"
+    else:
+        badge = "" if variant.published else "not published"
     return Row(
         name=variant.name,
         tone=palette.with_variables(look.colour),
@@ -156,6 +159,23 @@ def _served_cells(served: Served, metric: str) -> tuple[str, ...]:
 
 def _from(text: Callable[[float | None], str], before: float | None, after: float | None) -> str:
     return f"{text(before)} → {text(after)}"
+
+
+def _lines(first: str, second: str) -> str:
+    return wording.MISSING if first == wording.MISSING else f"{first}\n{second}"
+
+
+def _timing(document: Document, variant: Variant, batch: int) -> str:
+    """Return p50 and p99, and how many times as fast that is with its interval, on lines of their own."""
+    timed = variant.latency.get(batch)
+    lines = [_span(timed), wording.ratio_text(document.speedup(variant, batch))]
+    if lines[0] == wording.MISSING or variant.name == document.baseline:
+        return lines[0]
+    if timed is not None and timed.ratio_interval is not None:
+        lines[1] += f" ({wording.interval_text(timed.ratio_interval)})"
+    if document.is_as_fast(variant, batch):
+        lines.append("no measurable\ndifference")
+    return "\n".join(lines)
 
 
 def _span(latency: Latency | None) -> str:

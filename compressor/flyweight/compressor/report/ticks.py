@@ -20,6 +20,9 @@ _SERIES: Final = (
 )
 # A quality axis spans at least this share of samples, so that differences of chance do not fill the picture.
 _LEAST_SPAN: Final = 0.02
+# A logarithmic axis spans at least this factor, for the same reason.
+_LEAST_FACTOR: Final = 2.0
+_NARROW_FACTOR: Final = 3.0
 
 
 def quality_axis(axes: Axes, metric: str, values: Sequence[float]) -> None:
@@ -41,10 +44,17 @@ def share_limits(values: Sequence[float]) -> tuple[float, float]:
 
 def plain_log_axis(axes: Axes, unit: float) -> None:
     """Label a logarithmic x axis with plain numbers, its values multiplied by `unit`."""
-    low, high = axes.get_xlim()
+    low, high = wide_enough(*axes.get_xlim())
+    axes.set_xlim(low, high)
     axes.xaxis.set_major_locator(FixedLocator([tick / unit for tick in log_ticks(low * unit, high * unit)]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * unit:.6g}"))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def wide_enough(low: float, high: float) -> tuple[float, float]:
+    """Return the ends of a logarithmic axis, at least a factor apart, so that noise does not fill it."""
+    missing = max(_LEAST_FACTOR / (high / low), 1.0) ** 0.5
+    return low / missing, high * missing
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -52,6 +62,9 @@ def log_ticks(low: float, high: float) -> list[float]:
 
     Of ever finer series of round numbers the first one that gives four ticks or more.
     """
+    if high / low < _NARROW_FACTOR:
+        # So short a piece of a logarithmic axis is nearly straight.
+        return [float(tick) for tick in MaxNLocator(5).tick_values(low, high) if low <= tick <= high]
     found: list[float] = []
     for digits in _SERIES:
         exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

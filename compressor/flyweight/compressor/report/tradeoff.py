@@ -41,8 +41,8 @@ class Dot:
 
 
 def draw_tradeoff(document: Document, looks: Mapping[str, palette.Look]) -> Picture | None:
-    """Draw quality over latency at batch 1 and over file size; None when nothing has both."""
-    timed = _dots(document, {v.name: v.p50_ms(1) for v in document.variants})
+    """Draw quality over latency at the smallest batch and over file size; None when nothing has both."""
+    timed = _dots(document, {v.name: v.p50_ms(document.batches[0]) for v in document.variants})
     sized = _dots(document, {v.name: v.bytes for v in document.variants})
     if not timed or not sized:
         return None
@@ -53,7 +53,7 @@ def draw_tradeoff(document: Document, looks: Mapping[str, palette.Look]) -> Pict
         _panel(right, document, sized, looks)
         quality_axis(left, metric, [dot.y for dot in (*timed, *sized)])
         left.set_title("against latency (marker area: file size)")
-        left.set_xlabel("median latency of one sample, ms, log scale")
+        left.set_xlabel(f"median latency at batch {document.batches[0]}, ms, log scale")
         left.set_ylabel(_quality_label(metric))
         right.set_title("against file size")
         right.set_xlabel("file size, MB, log scale")

@@ -8,6 +8,9 @@ MISSING: Final = "\N{EN DASH}"
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
 _MINUS: Final = "\N{MINUS SIGN}"
 
+# As in the gate's sentences: under both, two readings of one model's memory differ by as much.
+_MORE_MEMORY: Final = 1.05
+_MORE_MEMORY_BYTES: Final = 100_000
 # Metrics that are shares of samples: shown in percent, their differences in percentage points.
 _SHARES = frozenset({"accuracy", "agreement", "precision", "recall", "f1"})
 
@@ -69,6 +72,12 @@ def delta_text(metric: str, value: float | None) -> str:
     return f"{points:+.2f} pt".replace("-", _MINUS) if points else "±0 pt"
 
 
+def interval_text(interval: tuple[float, float]) -> str:
+    """Return the ends of an interval of a factor."""
+    low, high = (_three_digits(end) for end in interval)
+    return f"{low} to {high}"
+
+
 def seconds_text(value: float | None) -> str:
     """Return seconds, fine where they are few."""
     return MISSING if value is None else f"{_three_digits(value)} s"
@@ -95,15 +104,19 @@ def recommendation(document: Document) -> str:
         )
     gains = _gains(document, chosen)
     won = f"It {_joined(gains)}" if gains else "It was measured to be no worse than the baseline"
-    return f"{won}{_cost(chosen)}."
+    return f"{won}{_cost(chosen)}{_more_memory(document, chosen)}."
 
 
 def _gains(document: Document, chosen: Variant) -> list[str]:
     gains = []
-    speedup, share = document.speedup(chosen, 1), document.size_share(chosen)
-    if speedup:
-        pace = f"{ratio_text(speedup)} as fast as the baseline at batch 1"
-        gains.append(f"answers {pace} ({milliseconds_text(chosen.p50_ms(1))} at the median)")
+    batch = document.batches[0]
+    speedup, share = document.speedup(chosen, batch), document.size_share(chosen)
+    median = f"{milliseconds_text(chosen.p50_ms(batch))} at the median"
+    if document.is_as_fast(chosen, batch):
+        gains.append(f"is as fast as the baseline at batch {batch}, no difference was measurable ({median})")
+    elif speedup:
+        pace = f"{ratio_text(speedup)} as fast as the baseline at batch {batch}"
+        gains.append(f"answers {pace} ({median})")
     if share:
         gains.append(f"takes {share_text(share)} of its bytes ({bytes_text(chosen.bytes)})")
     return gains
@@ -119,6 +132,15 @@ def _cost(chosen: Variant) -> str:
     moved = "gives up" if quality.delta < 0 else "gains"
     amount = delta_text(quality.metric, abs(quality.delta)).lstrip("+").replace("pt", "points")
     return f", and {moved} {amount} of {quality.metric}{samples}"
+
+
+def _more_memory(document: Document, chosen: Variant) -> str:
+    """Return a remark where a variant needs more memory than the baseline, by more than readings differ."""
+    before = document.variant(document.baseline)
+    mine, theirs = chosen.memory.pss_bytes, before.memory.pss_bytes if before else None
+    if not mine or not theirs or mine < max(_MORE_MEMORY * theirs, theirs + _MORE_MEMORY_BYTES):
+        return ""
+    return f", but needs {share_text(mine / theirs)} of its memory ({bytes_text(mine)})"
 
 
 def _joined(parts: list[str]) -> str:

@@ -28,11 +28,15 @@ _UNITS: Final[Mapping[str, Mapping[str, float]]] = {
     "macs": _COUNTS,
     "parameters": _COUNTS,
 }
-_TERM: Final = re.compile(r"\s*(\w+)\s*(<=|>=|≤|≥)\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*(%|[A-Za-z]*)\s*")
+# A strict bound is taken for the one that includes it: measurements do not tell them apart.
+_TERM: Final = re.compile(r"\s*(\w+)\s*(<=|>=|=<|=>|<|>|≤|≥)\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*(%|[A-Za-z]*)\s*")
 _EXAMPLE: Final = 'write, for example, "latency<=50%, size<=25%, accuracy>=-0.5pt"'
 # What a user gives up for a gain: a point of quality is minded about as much as ten percent of a cost.
 _POINTS_TO_COSTS: Final = 10.0
 _EPSILON: Final = 1e-9
+_MEASURED_LAST: Final = ("latency", "memory")
+# Of a bound on what a variant does not have: as if it were twice as large as asked.
+_UNKNOWN_MISS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class Budget:
             RecipeError: an axis is unknown or named twice, a bound is missing, impossible, or of a wrong
                 direction or unit.
         """
-        terms = [term for term in text.split(",") if term.strip()]
+        terms = [term for term in re.split("[,;]", text) if term.strip()]
         if not terms:
             raise RecipeError(f"The budget is empty; {_EXAMPLE}.")
         bounds = tuple(_parse(term) for term in terms)
@@ -120,9 +124,16 @@ class Budget:
         return Budget((*self.bounds, Bound("quality", kept, "fraction", f"quality>={100 * kept:g}%")))
 
     def misses(self, found: Figures, baseline: Figures) -> dict[str, float]:
-        """Return by how much each bound is missed, by axis; those that cannot be told yet are left out."""
+        """Return by how much each bound is missed, by axis; those that cannot be told yet are left out.
+
+        What is measured last may still be told. Anything else that is not known cannot be, and is missed.
+        """
         told = {bound.axis: bound.miss(found, baseline) for bound in self.bounds}
-        return {axis: miss for axis, miss in told.items() if miss is not None}
+        return {
+            axis: _UNKNOWN_MISS if miss is None else miss
+            for axis, miss in told.items()
+            if miss is not None or axis not in _MEASURED_LAST
+        }
 
     def check_measurable(self, baseline: Figures) -> None:
         """Refuse bounds on what this model and these data do not have.
@@ -178,7 +189,7 @@ def _parse(term: str) -> Bound:
     if match is None:
         raise RecipeError(f"The term {said!r} of the budget has no bound that is a number; {_EXAMPLE}.")
     wanted = "<=" if axis in COSTS else ">="
-    if {"≤": "<=", "≥": ">="}.get(match[2], match[2]) != wanted:
+    if wanted[0] != {"≤": "<", "≥": ">"}.get(match[2], match[2].strip("=")):
         raise RecipeError(f"The budget asks for {said!r}; {axis} is bounded with {wanted}.")
     number, unit = float(match[3]), match[4]
     bound = _cost(axis, number, unit, said) if axis in COSTS else _quality(axis, number, unit, said)
@@ -194,7 +205,9 @@ def _cost(axis: str, number: float, unit: str, said: str) -> Bound:
     if unit.lower() not in units:
         listed = ", ".join(name or "a plain number" for name in _UNITS[axis])
         given = f"the unit {unit!r}" if unit else "no unit"
-        raise RecipeError(f"The term {said!r} of the budget has {given}; {axis} takes %, {listed}.")
+        raise RecipeError(
+            f"The term {said!r} of the budget has {given}; {axis} takes %, {listed}, such as {axis}<=50%."
+        )
     return Bound(axis, number * units[unit.lower()], "itself", said)
 
 
@@ -204,12 +217,22 @@ def _quality(axis: str, number: float, unit: str, said: str) -> Bound:
             raise RecipeError(f"The budget asks for {said!r}, which nothing can meet; there are 100 points.")
         return Bound(axis, number / 100, "difference", said)
     if unit == "%":
+        if -100 < number < 0:
+            raise RecipeError(
+                f"The term {said!r} of the budget is below 0 %: write {axis}>={number:g}pt for points of "
+                f"difference, or {axis}>={100 + number:g}% for a share of the baseline's."
+            )
         if number <= 0:
             raise RecipeError(f"The term {said!r} of the budget allows anything; give percent above 0.")
         return Bound(axis, number / 100, "fraction", said)
     if unit:
         raise RecipeError(
             f"The term {said!r} of the budget has the unit {unit!r}; {axis} takes pt, % or none."
+        )
+    if number <= 0 and axis != "r2":
+        raise RecipeError(
+            f"The budget asks for {said!r}, and 0 is the least there is; write {number:g}pt for points of "
+            "difference to the baseline."
         )
     if number > 1:
         raise RecipeError(

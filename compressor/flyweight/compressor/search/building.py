@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from flyweight.compressor.caching import Cache, RecipeCache
+from flyweight.compressor.caching import Cache, RecipeCache, was_cut_short
 from flyweight.compressor.errors import PassError
 from flyweight.compressor.foreign import run_foreign
 from flyweight.compressor.model import Model
@@ -35,6 +35,8 @@ class Builder:
         self.digest = digest_of(source)
         self._memo = Memo(RecipeCache(cache, source, self.digest, self._context), _REMEMBERED)
         self._exported: Path | None = None
+        self._training_share = 1.0
+        self._cut_short: dict[tuple[Pass, ...], PassResult] = {}
 
     def baseline(self) -> Path:
         """Return the ONNX file that variants are compared with: the model's own, or its export.
@@ -56,30 +58,42 @@ class Builder:
             OutOfTimeError: the user's time is up.
             PassError: the recipe fails on this model.
         """
-        context = self._taught(recipe)
-        return run_foreign(
-            lambda: self._memo.apply(recipe, self._source, context),
-            lambda reason: PassError(f"The recipe failed on this model ({reason})."),
-        )
+        steps, context = steps_of(recipe), self._taught(recipe)
+        if steps not in self._cut_short:
+            result = run_foreign(
+                lambda: self._memo.apply(recipe, self._source, context),
+                lambda reason: PassError(f"The recipe failed on this model ({reason})."),
+            )
+            if not was_cut_short(result):
+                return result
+            # No cache has it, and made again it would be another.
+            self._cut_short[steps] = result
+        return self._cut_short[steps]
 
-    def until(self, deadline: float) -> None:
-        """Let passes take until `deadline`, by `time.monotonic()`."""
+    def until(self, deadline: float, training_share: float = 1.0) -> None:
+        """Let passes take until `deadline`, by `time.monotonic()`.
+
+        A recipe that trains takes at most `training_share` of the time that is left when it begins.
+        """
         self._context = replace(self._context, deadline=deadline)
+        self._training_share = training_share
 
     def tidy(self) -> None:
         """Remove the files of results that are not remembered any more."""
-        kept = {path.parent for path in (*self._memo.paths(), self._exported) if path is not None}
+        short = (result.model.path for result in self._cut_short.values())
+        kept = {path.parent for path in (*self._memo.paths(), self._exported, *short) if path is not None}
         for folder in self._context.workspace.iterdir():
             if folder.is_dir() and folder not in kept and not folder.name.startswith("."):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _taught(self, recipe: Pass) -> "Context":
         """Return the context, with the imported original as the teacher of what is trained."""
-        trains = any(step.needs is Form.TORCH for step in steps_of(recipe))
-        if self._context.baseline is None and trains and self._source.form is Form.ONNX:
+        steps = [step for step in steps_of(recipe) if step.needs is Form.TORCH]
+        if self._context.baseline is None and steps and self._source.form is Form.ONNX:
             imported = self._memo.apply(make_pass("import", {}), self._source, self._context).model
             self._context = replace(self._context, baseline=imported.module)
-        return self._context
+        trains = any(step.gives is Form.TORCH for step in steps)
+        return self._context.within(self._training_share) if trains else self._context
 
 
 def digest_of(source: Model) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from flyweight.compressor.passes.base import Form
+from flyweight.compressor.search.favourites import Traits, favourites
 from flyweight.compressor.search.sensitivity import spared
 from flyweight.compressor.search.space import Choice, Gene, Space, Stage, Step
 
@@ -17,13 +18,20 @@ _RECOVERY: Final = {"training": {"epochs": Gene((2, 4, 8, 16)), "learning_rate":
 _STUDENT: Final = {"training": {"epochs": Gene((8, 16, 24)), "learning_rate": 2e-3}}
 
 
-def default_space(form: Form, sensitive: Sequence[Sequence[str]] = (), *, trains: bool = True) -> Space:
+def default_space(
+    form: Form,
+    sensitive: Sequence[Sequence[str]] = (),
+    *,
+    trains: bool = True,
+    traits: Traits | None = None,
+) -> Space:
     """Return the space for a model.
 
     Args:
         form: of the model.
         sensitive: names of layers in groups, the most sensitive first; see sensitivity.py.
         trains: whether choices that train may be taken.
+        traits: of the model, by which the first recipes are chosen; None tries every choice alone first.
     """
     stages = (
         Stage("shape", (AS_IS, *(_SHAPES if trains else ()))),
@@ -31,7 +39,7 @@ def default_space(form: Form, sensitive: Sequence[Sequence[str]] = (), *, trains
         Stage("numbers", (AS_IS, *_numbers(sensitive, trains=trains))),
         Stage("coding", (AS_IS, *_CODINGS)),
     )
-    return Space(stages, form)
+    return Space(stages, form, () if traits is None else favourites(traits))
 
 
 _SHAPES: Final = (
@@ -52,6 +60,15 @@ _SHAPES: Final = (
         ),
     ),
     Choice("narrow", (Step("narrow", {"width": Gene((0.25, 0.375, 0.5, 0.75))}), Step("distill", _STUDENT))),
+    # Refused at once where there are no poolings to take the place of.
+    Choice(
+        "compact",
+        (
+            Step("pool-to-stride"),
+            Step("narrow", {"width": Gene((0.25, 0.375, 0.5, 0.75))}),
+            Step("distill", _STUDENT),
+        ),
+    ),
     Choice(
         "architecture",
         (Step("architecture", {"macs": Gene((0.125, 0.25, 0.375, 0.5, 0.7))}), Step("fine-tune", _RECOVERY)),
@@ -65,9 +82,13 @@ _SHAPES: Final = (
     Choice("separate", (Step("separate"), Step("distill", _STUDENT))),
 )
 
+_CUT: Final = {"ratio": Gene((0.05, 0.1, 0.2, 0.3))}
+
 _GRAPHS: Final = (
     Choice("factorize-graph", (Step("factorize-graph", {"energy": Gene((0.9, 0.95, 0.98, 0.99))}),)),
     Choice("fuse-graph", (Step("fuse-graph"),)),
+    Choice("prune-graph", (Step("prune-graph", _CUT),)),
+    Choice("fuse-prune", (Step("fuse-graph"), Step("prune-graph", _CUT))),
     Choice("merge-matmuls", (Step("merge-matmuls"),)),
 )
 

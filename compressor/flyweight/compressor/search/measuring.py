@@ -19,11 +19,10 @@ from flyweight.compressor.evaluate.latency import time_alone, time_in_turns
 from flyweight.compressor.evaluate.macs import count_macs
 from flyweight.compressor.evaluate.memory import MemoryMeter
 from flyweight.compressor.evaluate.reference import Reference
+from flyweight.compressor.evaluate.served import servable
 from flyweight.compressor.onnx_model import count_parameters, file_bytes, load_graph
-from flyweight.compressor.passes.share.encode import decoded as write_decoded
 from flyweight.compressor.search.figures import Figures
 from flyweight.compressor.sessions import Session
-from flyweight.protos.variant.names import CODED_SUFFIX
 
 LOCK_NAME: Final = f"flyweight-measuring-{os.getuid()}.lock"
 
@@ -56,20 +55,6 @@ def quiet_machine() -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def servable(path: Path) -> tuple[Path, Path | None]:
-    """Return the ONNX file that runs, and the one that is published if that is another, a coded file.
-
-    Raises:
-        ModelError: a coded file cannot be decoded.
-    """
-    if path.suffix != CODED_SUFFIX:
-        return path, None
-    decoded = path.with_suffix(".onnx")
-    if not decoded.exists():
-        write_decoded(path, decoded)
-    return decoded, path
 
 
 class VariantMeter:
@@ -159,7 +144,9 @@ class VariantMeter:
             size=file_bytes(path),
             quality=dict(quality),
             metric=metric,
-            macs=count_macs(graph, self._asking.layout),
+            macs=count_macs(
+                graph, self._asking.layout, {name: array.shape for name, array in self._feed.items()}
+            ),
             parameters=count_parameters(graph),
         )
 

@@ -85,7 +85,8 @@ class SearchOutcome:
             )
         if self.nearest is None:
             reason = next(
-                (trial.error for trial in self.tried if trial.error), "no trial was finished in time"
+                (trial.error for trial in self.tried if trial.error),
+                "no trial was finished in time; give more with --time-limit.",
             )
             return f"Nothing was found for the budget {self.budget}: {reason}"
         return (

@@ -10,13 +10,15 @@ from flyweight.compressor.caching import Cache, default_folder
 from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import CompressorError, OutOfTimeError
 from flyweight.compressor.evaluate.bench import Bench, BenchSettings
+from flyweight.compressor.evaluate.served import servable
 from flyweight.compressor.model import Model
 from flyweight.compressor.options import TRIALS
 from flyweight.compressor.search.budget import Budget
 from flyweight.compressor.search.building import Builder
 from flyweight.compressor.search.choices import default_space
+from flyweight.compressor.search.favourites import Traits, is_cuttable, is_transformer, operators_of
 from flyweight.compressor.search.figures import figures_of
-from flyweight.compressor.search.measuring import VariantMeter, quiet_machine, servable
+from flyweight.compressor.search.measuring import VariantMeter, quiet_machine
 from flyweight.compressor.search.outcome import SearchOutcome, SearchStopped, Trial, gather
 from flyweight.compressor.search.sampler_settings import SamplerSettings
 from flyweight.compressor.search.sensitivity import remembered
@@ -29,24 +31,38 @@ if TYPE_CHECKING:
 
 # What is kept of the user's time to build, if need be, and measure the best ones on data not yet seen.
 _VERIFYING_SHARE: Final = 0.15
+# Which layers are sensitive makes some trials better; the first ones do not need it.
+_SENSITIVITY_SHARE: Final = 0.1
+# Of the time that is left for trials: a training that would take longer plans fewer epochs, and the others
+# get their turn.
+_TRAINING_SHARE: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class SearchData:
     """Samples to judge on: those the search sees, and those that only its best variants are measured on.
 
-    The best of many by one data set is in part the luckiest on it; only the second figure is its own.
+    The best of many by one data set is in part the luckiest on it; only the second figure is its own. Where
+    a user keeps data for judging alone, all of them judge: samples that the model was trained on cannot take
+    their place, since it knows them by heart and every retrained variant would seem worse than it is.
     """
 
     judging: DataSet
     verification: DataSet
 
     @classmethod
-    def of(cls, evaluation: DataSet, seed: int = 0) -> "SearchData":
-        """Split an evaluation set in two halves; of a single sample both have it."""
+    def of(cls, evaluation: DataSet, seed: int = 0, *, whole: bool = False) -> "SearchData":
+        """Split an evaluation set in two halves; of a single sample both have it.
+
+        Args:
+            evaluation: what there is to judge on.
+            seed: of the split.
+            whole: verify on all of it, the half that the search sees included.
+        """
         if evaluation.samples < 2:
             return cls(evaluation, evaluation)
-        return cls(*evaluation.split(0.5, seed))
+        judging, verification = evaluation.split(0.5, seed)
+        return cls(judging, evaluation if whole else verification)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +179,12 @@ class Hunt:
 
     def run(self, orphaned: Callable[[], bool] = lambda: False) -> None:
         """Try recipes until there are enough, the time is up, or nobody waits for them any more."""
-        assess = Assessor(self.space, self.budget, self.builder, self.meter, self.study.finished)
         last = self._last_moment()
-        self.builder.until(last)
+        assess = Assessor(
+            self.space, self.budget, self.builder, self.meter, self.study.finished, last_moment=last
+        )
+
+        self.builder.until(last, _TRAINING_SHARE)
 
         def up() -> bool:
             self.tell_progress()
@@ -232,10 +251,13 @@ class Hunt:
     def _default_space(self) -> Space:
         context = self.context
         known = {"model": self.builder.digest, "calibration": context.calibration.digest}
-        groups = remembered(
-            self.baseline, replace(context, workspace=self._corner()), self.cache.folder, known
+        corner = replace(context.within(_SENSITIVITY_SHARE), workspace=self._corner())
+        groups = remembered(self.baseline, corner, self.cache.folder, known)
+        operators = operators_of(self.baseline)
+        learns = is_cuttable(operators) and context.training is not None
+        return default_space(
+            self.source.form, groups, traits=Traits(is_transformer(operators), learns=learns)
         )
-        return default_space(self.source.form, groups)
 
     def _corner(self) -> Path:
         return self.context.new_path("sensitivity").parent

@@ -66,6 +66,19 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Favourite:
+    """A recipe that is known to be good, tried before anything else.
+
+    Attributes:
+        choices: the choice it takes, by stage; the other stages do nothing.
+        options: the values of genes, by their names; those that are not named stay in the middle.
+    """
+
+    choices: Mapping[str, str]
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """What a sampler sees of a gene: how many values it has, and whether they are in order."""
 
@@ -77,12 +90,13 @@ class Parameter:
 class Space:
     """All recipes that can be made of stages for a model of one form."""
 
-    def __init__(self, stages: tuple[Stage, ...], form: Form) -> None:
+    def __init__(self, stages: tuple[Stage, ...], form: Form, favourites: tuple[Favourite, ...] = ()) -> None:
         """Leave out what is not installed, and check the rest.
 
         Args:
             stages: in the order in which their passes are applied.
             form: of the model that recipes start from; ONNX models are imported for passes that need torch.
+            favourites: to try first; those that name what is not there are left out.
 
         Raises:
             RecipeError: two stages or two choices of a stage have one name, or nothing is left to choose.
@@ -98,6 +112,7 @@ class Space:
             raise RecipeError("Two stages or choices of the search space have one name; rename one.")
         if not any(len(stage.choices) > 1 for stage in self.stages):
             raise RecipeError("The search space leaves nothing to choose; give a stage of two choices.")
+        self._known = tuple(genes for favourite in favourites if (genes := self._genes(favourite)))
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Return every gene, always the same ones in the same order."""
@@ -131,24 +146,27 @@ class Space:
         return _joined(made, self.form) if made else None
 
     def starters(self) -> tuple[Genes, ...]:
-        """Return what to try first: every choice alone, then the first of each stage together.
+        """Return what to try first: favourites, every choice alone that none of them takes, then a full one.
 
-        What comes last in a recipe is tried first: it is quicker to make, and time may run out. The genetic
-        algorithm then crosses what is known to work, instead of hoping that chance draws it.
+        Of the choices, what comes last in a recipe is tried first: it is quicker to make, and time may run
+        out. The genetic algorithm then crosses what is known to work, instead of hoping that chance draws it.
+        The full one is the first choice of every stage; favourites are better combinations where there are
+        any.
         """
-        middle = {parameter.name: (parameter.count - 1) // 2 for parameter in self.parameters()}
-        idle = {stage.name: 0 for stage in self.stages}
+        middle = self._middle()
+        covered = {(stage.name, genes[stage.name]) for genes in self._known for stage in self.stages}
         alone = [
-            {**middle, **idle, stage.name: place}
+            {**middle, stage.name: place}
             for stage in reversed(self.stages)
             for place, choice in enumerate(stage.choices)
-            if choice.steps
+            if choice.steps and (stage.name, place) not in covered
         ]
         full = {
             stage.name: next((place for place, choice in enumerate(stage.choices) if choice.steps), 0)
             for stage in self.stages
         }
-        return (*alone, {**middle, **full}) if sum(map(bool, full.values())) > 1 else tuple(alone)
+        combined = sum(map(bool, full.values())) > 1 and not self._known
+        return (*self._known, *alone, *([{**middle, **full}] if combined else []))
 
     def taken(self, genes: Genes) -> tuple[str, ...]:
         """Return the names of the choices that do something."""
@@ -161,7 +179,31 @@ class Space:
             [stage.name, [[c.name, [[s.name, _plain(s.options)] for s in c.steps]] for c in stage.choices]]
             for stage in self.stages
         ]
-        return hashlib.sha256(json.dumps([self.form.name, told]).encode()).hexdigest()
+        first = [dict(genes) for genes in self._known]
+        return hashlib.sha256(json.dumps([self.form.name, told, first]).encode()).hexdigest()
+
+    def _middle(self) -> dict[str, int]:
+        """Return the genes of a recipe that does nothing, with every option in the middle of its values."""
+        middle = {parameter.name: (parameter.count - 1) // 2 for parameter in self.parameters()}
+        return {**middle, **{stage.name: 0 for stage in self.stages}}
+
+    def _genes(self, favourite: Favourite) -> Genes | None:
+        """Return the genes of a favourite; None where a stage, a choice, a gene or a value is not there."""
+        values = {
+            name: gene.values
+            for stage in self.stages
+            for choice in stage.choices
+            for name, gene in _genes_of(choice)
+        }
+        names = {stage.name: [choice.name for choice in stage.choices] for stage in self.stages}
+        chosen = self._middle()
+        for wanted, known in ((favourite.choices, names), (favourite.options, values)):
+            for name, value in wanted.items():
+                places = list[object](known.get(name, ()))
+                if value not in places:
+                    return None
+                chosen[name] = places.index(value)
+        return chosen
 
     def _possible(self, choice: Choice) -> bool:
         if not choice.available():

@@ -147,7 +147,8 @@ class Study:
             self._study = run_foreign(
                 opened,
                 lambda reason: SearchError(
-                    f"The study in {_without_password(place)} cannot be opened ({_masked(reason)})."
+                    f"The study in {_without_password(place)} cannot be opened ({_masked(reason)}); "
+                    f"{_way_out(place)}."
                 ),
             )
             self._check_identity()
@@ -328,6 +329,15 @@ def _presence(place: StudyPlace) -> _Presence:
 
 def _without_password(place: StudyPlace) -> str:
     return str(place.folder / FILE_NAME) if place.url is None else _masked(place.url)
+
+
+def _way_out(place: StudyPlace) -> str:
+    """Return what a reader can do about a study that cannot be opened."""
+    if place.url is not None:
+        return "check that the database runs, and that its name, user and password are right"
+    if (place.folder / FILE_NAME).exists():
+        return "remove that file to begin anew, or name another folder with --work-dir"
+    return "make room there, or name a folder that you may write with --work-dir"
 
 
 def _masked(text: str) -> str:

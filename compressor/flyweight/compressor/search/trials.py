@@ -1,5 +1,6 @@
 """What a search does with one proposal: make it, look at what is cheap to see, time it if it may pass."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 # What a variant that could not be made or measured counts as: worse than anything that could.
 FAILED: Final = (10.0, 10.0, 1.0)
+_TOO_LONG: Final = (
+    "It was not done within its share of the time, which leaves some for others; give more with --time-limit."
+)
 
 
 class Maker(Protocol):
@@ -41,6 +45,8 @@ class Assessor:
         maker: makes the variants.
         meter: measures them.
         earlier: the trials that are done, where the same recipe may have been tried already.
+        last_moment: by `time.monotonic()`, when the user's time for trials is up; one that ran out of its own
+            share before that is a failed one.
     """
 
     space: "Space"
@@ -48,6 +54,7 @@ class Assessor:
     maker: Maker
     meter: Meter
     earlier: Callable[[], Sequence[Finished]]
+    last_moment: float = -math.inf
 
     def __call__(self, genes: "Genes") -> Score:
         """Return how good the recipe of these genes is; a failure of the recipe is a bad score.
@@ -67,9 +74,11 @@ class Assessor:
                         other.score.values, other.score.misses, {**other.score.told, "again": other.number}
                     )
             found = self.meter.baseline if recipe is None else self._measured(recipe, told)
-        except OutOfTimeError:
-            raise
         except CompressorError as error:
+            if isinstance(error, OutOfTimeError):
+                if time.monotonic() >= self.last_moment:
+                    raise
+                error = OutOfTimeError(_TOO_LONG)
             told |= {"error": str(error), "seconds": round(time.monotonic() - started, 3)}
             return Score(FAILED, {"made": 1.0}, told)
         told |= {"figures": found.document(), "seconds": round(time.monotonic() - started, 3)}

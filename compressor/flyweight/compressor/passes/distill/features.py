@@ -5,12 +5,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from flyweight.compressor.errors import PassError
+from flyweight.compressor.watching import watched
 
 MOST_PAIRS: Final = 4
 """Layers that are paired without being asked for: the ends of the stages of most networks."""
@@ -42,20 +43,13 @@ def caught(module: nn.Module, names: Sequence[str]) -> Iterator[Mapping[str, Ten
     features: dict[str, Tensor] = {}
     layers = dict(module.named_modules(remove_duplicate=False))
 
-    def catch(name: str) -> Any:
-        def remember(_layer: nn.Module, _inputs: object, output: object) -> None:
-            features.pop(name, None)  # the order of the mapping is the order of the run
-            if isinstance(output, Tensor):
-                features[name] = output
+    def remember(name: str, _inputs: object, output: object) -> None:
+        features.pop(name, None)  # the order of the mapping is the order of the run
+        if isinstance(output, Tensor):
+            features[name] = output
 
-        return remember
-
-    handles = [layers[name].register_forward_hook(catch(name)) for name in names]
-    try:
+    with watched({name: layers[name] for name in names}, remember):
         yield features
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def features_of(module: nn.Module, example: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:

@@ -9,24 +9,26 @@ import onnx
 from flyweight.compressor.feeding import fit
 from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import drop_initializer_inputs, lift_constants, load_graph, save_graph
-from flyweight.compressor.passes.base import Form, Pass, PassResult
-from flyweight.compressor.passes.factorize.layers import Layer, Scheme, Watcher, factorise
+from flyweight.compressor.passes.base import Form, PassResult
+from flyweight.compressor.passes.factorize.layers import Layer, Watcher, factorise
 from flyweight.compressor.passes.factorize.nodes import Candidate, candidates, rewrite
-from flyweight.compressor.passes.factorize.settings import NOTHING_TO_GAIN, RankChoice, describe
+from flyweight.compressor.passes.factorize.settings import (
+    CALIBRATION_ROWS,
+    NOTHING_TO_GAIN,
+    Factorization,
+    describe,
+)
 from flyweight.compressor.sessions import Session, SessionSettings
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context
-
-CALIBRATION_ROWS = 256
-"""Samples whose answers are looked at: a layer has hundreds of places in each."""
 
 _RUN_ROWS = 16
 """Rows in a run where the model leaves the choice: all layers' answers are held at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class FactorizeGraph(Pass):
+class FactorizeGraph(Factorization):
     """Replaces Gemm, MatMul and Conv nodes by products of thinner ones, where that saves multiply-adds.
 
     For who has nothing but an ONNX file: ranks and factors follow what the layers answer on calibration data,
@@ -48,21 +50,6 @@ class FactorizeGraph(Pass):
     gives: ClassVar[Form] = Form.ONNX
 
     energy: float = 0.98
-    budget: float | None = None
-    scheme: Scheme = Scheme.CHANNEL
-    aware: bool = True
-    round_to: int = 16
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            RecipeError: a value is out of its range.
-        """
-        self._choice()
-
-    def _choice(self) -> RankChoice:
-        return RankChoice(self.energy, self.budget, self.scheme, self.round_to)
 
     def apply(self, model: Model, context: "Context") -> PassResult:
         """Return the graph with factorised layers.
@@ -77,7 +64,7 @@ class FactorizeGraph(Pass):
         drop_initializer_inputs(graph)
         found = candidates(graph)
         layers = _observed(graph, found, context, aware=self.aware) if found else []
-        rungs = self._choice().choose(layers, context.check_time) if layers else []
+        rungs = self.choose(layers, context.check_time) if layers else []
         if not any(rung.ranks for rung in rungs):
             return PassResult(model, changed=False, notes=(NOTHING_TO_GAIN,))
         stages = {}

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,22 +11,25 @@ from torch import Tensor, nn
 
 from flyweight.compressor.errors import PassError
 from flyweight.compressor.foreign import run_foreign
-from flyweight.compressor.passes.base import Form, Pass, PassResult
+from flyweight.compressor.passes.base import Form, PassResult
 from flyweight.compressor.passes.factorize.decomposition import Array
-from flyweight.compressor.passes.factorize.layers import Geometry, Layer, Scheme, Stage, Watcher, factorise
-from flyweight.compressor.passes.factorize.settings import NOTHING_TO_GAIN, RankChoice, describe
+from flyweight.compressor.passes.factorize.layers import Geometry, Layer, Stage, Watcher, factorise
+from flyweight.compressor.passes.factorize.settings import (
+    CALIBRATION_ROWS,
+    NOTHING_TO_GAIN,
+    Factorization,
+    describe,
+)
 from flyweight.compressor.training import all_answers, rows_of, tensor_of, threads
+from flyweight.compressor.watching import watched
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context
     from flyweight.compressor.model import Model
 
-CALIBRATION_ROWS = 256
-"""Samples whose answers are looked at: a layer has hundreds of places in each."""
-
 
 @dataclass(frozen=True, slots=True)
-class Factorize(Pass):
+class Factorize(Factorization):
     """Replaces linear layers and convolutions by products of thinner ones, where that saves multiply-adds.
 
     A fine-tune or distill after it recovers most of what was lost.
@@ -46,23 +48,6 @@ class Factorize(Pass):
     needs: ClassVar[Form] = Form.TORCH
     gives: ClassVar[Form] = Form.TORCH
 
-    energy: float = 0.95
-    budget: float | None = None
-    scheme: Scheme = Scheme.CHANNEL
-    aware: bool = True
-    round_to: int = 16
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            RecipeError: a value is out of its range.
-        """
-        self._choice()
-
-    def _choice(self) -> RankChoice:
-        return RankChoice(self.energy, self.budget, self.scheme, self.round_to)
-
     def apply(self, model: "Model", context: "Context") -> PassResult:
         """Return a copy of the module with factorised layers.
 
@@ -72,7 +57,7 @@ class Factorize(Pass):
         module = copy.deepcopy(model.torch_module()).eval()
         with threads(context.threads):
             layers = _layers(module, model, context, aware=self.aware)
-            rungs = self._choice().choose(layers, context.check_time) if layers else []
+            rungs = self.choose(layers, context.check_time) if layers else []
             if not any(rung.ranks for rung in rungs):
                 return PassResult(model, changed=False, notes=(NOTHING_TO_GAIN,))
             for layer, rung in zip(layers, rungs, strict=True):
@@ -89,9 +74,7 @@ def _layers(module: nn.Module, model: "Model", context: "Context", *, aware: boo
     rows = rows_of(data.first(CALIBRATION_ROWS if aware else 1), tuple(model.example))
     found = {name: layer for name, layer in module.named_modules() if _is_candidate(layer)}
     watchers = {name: _LayerWatcher(layer) for name, layer in found.items()}
-    with ExitStack() as hooks:
-        for name, layer in found.items():
-            hooks.callback(layer.register_forward_hook(watchers[name]).remove)
+    with watched(found, lambda name, _inputs, output: watchers[name].take(output)):
         all_answers(module, rows.inputs, between=context.check_time, batch_rows=32)
     return [
         _layer(name, layer, watchers[name], len(rows), aware=aware)
@@ -112,7 +95,7 @@ def _is_candidate(layer: nn.Module) -> bool:
 
 
 class _LayerWatcher:
-    """Takes in what a layer answers, whenever it runs."""
+    """What a layer answers, taken in run by run."""
 
     def __init__(self, layer: nn.Module) -> None:
         weight = layer.get_parameter("weight")
@@ -120,7 +103,8 @@ class _LayerWatcher:
         self._is_map = weight.ndim == 4
         self.places = 0
 
-    def __call__(self, _layer: nn.Module, _inputs: object, output: Tensor) -> None:
+    def take(self, output: object) -> None:
+        assert isinstance(output, Tensor), "such layers give nothing else"
         channels_last = output.movedim(1, -1) if self._is_map else output
         flat = channels_last.reshape(-1, channels_last.shape[-1]).numpy()
         self.places += len(flat)

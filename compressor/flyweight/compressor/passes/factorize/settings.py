@@ -2,27 +2,36 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from flyweight.compressor.errors import RecipeError
+from flyweight.compressor.passes.base import Pass
 from flyweight.compressor.passes.factorize.ladder import Rung, by_budget, by_energy
 from flyweight.compressor.passes.factorize.layers import Layer, Scheme, ladder_of
 
+CALIBRATION_ROWS: Final = 256
+"""Samples whose answers are looked at: a layer has hundreds of places in each."""
+
+NOTHING_TO_GAIN: Final = "No layer is cheaper as a product of thinner ones at the precision asked for."
+
 
 @dataclass(frozen=True, slots=True)
-class RankChoice:
-    """How ranks are chosen.
+class Factorization(Pass):
+    """What the passes have in common, whatever form of model they work on.
 
     Attributes:
         energy: fraction of a layer's energy that stays; used where there is no budget.
         budget: multiply-adds of all layers together, as a fraction of what they are; None goes by energy.
         scheme: of kernels larger than 1 x 1.
+        aware: whether layers' answers count, or their weights alone.
         round_to: ranks are multiples of this.
     """
 
-    energy: float
-    budget: float | None
-    scheme: Scheme
-    round_to: int
+    energy: float = 0.95
+    budget: float | None = None
+    scheme: Scheme = Scheme.CHANNEL
+    aware: bool = True
+    round_to: int = 16
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -64,6 +73,3 @@ def describe(layers: Sequence[Layer], rungs: Sequence[Rung]) -> str:
         f"rank {' and '.join(str(rank) for rank in rung.ranks)} of {full}); their multiply-adds went to "
         f"{after / before:.0%}, and no layer lost more than {worst:.1%} of its energy."
     )
-
-
-NOTHING_TO_GAIN = "No layer is cheaper as a product of thinner ones at the precision asked for."

@@ -7,7 +7,7 @@ each of q, k, v and after y to set the heads apart. ONNX has it as one operator,
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,8 +15,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from flyweight.compressor.model import Array
+from flyweight.compressor.passes.layout.indexing import Entry, element_of
 from flyweight.compressor.passes.layout.numbers import known_number
-from flyweight.compressor.passes.layout.view import View, attribute, remove_unread, sort_nodes
+from flyweight.compressor.passes.layout.view import Length, View, attribute, remove_unread, sort_nodes
 
 OPSET: Final = 23
 # The IR version of opset 23.
@@ -246,19 +247,35 @@ def fuse_attentions(model: onnx.ModelProto) -> int:
     return len(found)
 
 
+def _filled_by_where(view: View, name: str) -> Mask | None:
+    """Return the condition behind a mask that is added, where it chooses between 0 and another number."""
+    where = view.producer(name, "Where")
+    if where is None:
+        return None
+    condition, yes, no = (
+        where.input[0],
+        known_number(view, where.input[1]),
+        known_number(view, where.input[2]),
+    )
+    if no == 0 and yes is not None:
+        return Mask(condition, yes)
+    return Mask(condition, no, chosen=False) if yes == 0 and no is not None else None
+
+
 class _Masks:
     """Brings masks into the form that Attention takes, each once: floats, one row for each query.
 
-    onnxruntime's kernel refuses a mask whose third axis has length 1.
+    A mask whose every entry is one of a smaller tensor's, however the exporter picks it out, is taken from
+    there. onnxruntime's kernel refuses a mask whose third axis has length 1.
     """
 
     def __init__(self, view: View) -> None:
         self._view = view
         self._done: dict[tuple[object, ...], str] = {}
+        self._plain_ones: dict[Mask, tuple[Mask, tuple[Length, ...]]] = {}
 
     def added(self, mask: Mask, query: str) -> str:
-        shape = self._view.shape(mask.name)
-        assert shape is not None, "the matcher looked"
+        mask, shape = self._plain(mask)
         query_shape = self._view.shape(query)
         length = query_shape[1] if query_shape else None
         # Where the length has no name, two queries may differ in it.
@@ -267,6 +284,27 @@ class _Masks:
             name = mask.name if mask.fill is None else self._filled(mask)
             self._done[key] = name if shape[-2] == length else self._expanded(name, query)
         return self._done[key]
+
+    def _plain(self, mask: Mask) -> tuple[Mask, tuple[Length, ...]]:
+        """Return the mask on what its condition is an entry of, where that can be told, and its shape."""
+        if mask not in self._plain_ones:
+            self._plain_ones[mask] = self._on_source(mask)
+        return self._plain_ones[mask]
+
+    def _on_source(self, mask: Mask) -> tuple[Mask, tuple[Length, ...]]:
+        shape = self._view.shape(mask.name)
+        assert shape is not None, "the matcher looked"
+        chosen = mask if mask.fill is not None else _filled_by_where(self._view, mask.name)
+        entry = None if chosen is None else element_of(self._view, chosen.name)
+        if chosen is None or not isinstance(entry, Entry) or len(shape) != 4:
+            return mask, shape
+        rest = [axis for axis in range(4) if axis - 4 not in entry.axes]
+        source = self._view.shape(entry.source)
+        if not rest or source is None or entry.axes != tuple(sorted(set(entry.axes))):
+            return mask, shape
+        name = self._node("Unsqueeze", [entry.source, self._constant(np.array(rest))])
+        lengths = dict(zip(entry.axes, source, strict=True))
+        return replace(chosen, name=name), tuple(lengths.get(axis, 1) for axis in range(-4, 0))
 
     def _filled(self, mask: Mask) -> str:
         fill = self._constant(np.float32(mask.fill))

@@ -27,6 +27,8 @@ class FuseGraph(Pass):
     Attributes:
         attention: whether to fuse attention.
         residual: whether to keep residual sums apart.
+        fold: whether to fold rows of tables that are the same in every run, and widening that the next
+            operator does by itself.
     """
 
     name: ClassVar[str] = "fuse-graph"
@@ -35,6 +37,7 @@ class FuseGraph(Pass):
 
     attention: bool = True
     residual: bool = True
+    fold: bool = True
 
     def apply(self, model: Model, context: "Context") -> PassResult:
         """Return the model written otherwise, or as it was where there is nothing to gain.
@@ -45,7 +48,7 @@ class FuseGraph(Pass):
         source = model.onnx_path()
         with quiet_tools():
             graph = prepare(source, context.new_path)
-            fused, notes = fuse(graph, attention=self.attention, residual=self.residual)
+            fused, notes = fuse(graph, attention=self.attention, residual=self.residual, fold=self.fold)
             if not notes:
                 return PassResult(model, changed=False, notes=("The graph holds nothing to fuse.",))
             path = save_graph(fused, context.new_path("fuse-graph"))

@@ -69,7 +69,8 @@ class MergeMatMuls(Pass):
 def merge_matmuls(model: onnx.ModelProto, most_outputs: int) -> list[int]:
     """Merge MatMuls with constant weights that read the same tensor, in place; return how many each time.
 
-    With biases b_i added to each, they are merged too: one Add of [b_1 b_2 ...].
+    With biases b_i added to each, they are merged too: one Add of [b_1 b_2 ...]. Weights that several
+    layers share stay as they are: each merged product would hold a copy.
     """
     view, readers = View(model.graph), defaultdict[tuple[str, int], list[_Product]](list)
     for node in model.graph.node:
@@ -102,6 +103,8 @@ class _Product:
 def _product(view: View, node: onnx.NodeProto) -> _Product | None:
     weight = view.stored.get(node.input[1]) if node.op_type == "MatMul" and not node.domain else None
     if weight is None or len(weight.dims) != 2 or weight.data_type != TensorProto.FLOAT:
+        return None
+    if len(view.consumers(weight.name)) > 1 or view.is_output(weight.name):
         return None
     values = numpy_helper.to_array(weight)
     add = view.only_consumer(node.output[0], "Add")

@@ -7,16 +7,20 @@ from flyweight.compressor.errors import CompressorError, PassError
 from flyweight.compressor.foreign import run_foreign
 from flyweight.compressor.onnx_model import drop_initializer_inputs, onnx_opset
 from flyweight.compressor.passes.layout.attention import IR_VERSION, OPSET, find_attentions, fuse_attentions
+from flyweight.compressor.passes.layout.folding import fold_known
 from flyweight.compressor.passes.layout.residual import keep_sums_apart
 from flyweight.compressor.passes.layout.view import View
 
 
 def fuse(
-    model: onnx.ModelProto, *, attention: bool = True, residual: bool = True
+    model: onnx.ModelProto, *, attention: bool = True, residual: bool = True, fold: bool = True
 ) -> tuple[onnx.ModelProto, list[str]]:
     """Return a prepared graph written otherwise, and sentences that say so; without any, it is as it was."""
     fused, notes = onnx.ModelProto(), list[str]()
     fused.CopyFrom(model)
+    folded = fold_known(fused) if fold else 0
+    if folded:
+        notes.append(f"{folded} results that are the same in every run, or needless copies, folded.")
     if attention and any(True for _ in find_attentions(View(fused.graph))):
         try:
             raised = _with_attention(fused)

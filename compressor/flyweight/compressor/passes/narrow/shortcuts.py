@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from flyweight.compressor.passes.narrow.tracing import layer_of, shape_of, tidied
+from flyweight.compressor.passes.prune.structured import count_parameters
+from flyweight.compressor.watching import watched
 
 _SUMS: Final = (operator.add, operator.iadd, torch.add)
 
@@ -70,26 +72,36 @@ def blocks_by_graph(graph: fx.GraphModule) -> list[Block]:
         if not is_sum or len(node.args) != 2 or not all(isinstance(arg, fx.Node) for arg in node.args):
             continue
         for start, end in (node.args, node.args[::-1]):
-            inside = _between(start, end)
-            layers = [part for part in inside or [] if _has_parameters(graph, part)]
+            layers = _layers_between(graph, start, end)
             if layers and shape_of(start) == shape_of(node) and shape_of(end) == shape_of(node):
-                blocks.append(GraphBlock(str(layers[0].target), node.name, start.name))
+                blocks.append(GraphBlock(layers[0], node.name, start.name))
                 break
     return blocks
 
 
-def _between(start: fx.Node, end: fx.Node) -> list[fx.Node] | None:
-    """Return the nodes from `start` to `end`, in the order of the run; None where others come in as well."""
-    inside, waiting = set[fx.Node](), [end]
+def _layers_between(graph: fx.GraphModule, start: fx.Node, end: fx.Node) -> list[str]:
+    """Return the layers with parameters of a branch, in the order of the run; none if x passes it by.
+
+    Something else than x, an attention mask say, may come in from outside, but not through layers that x
+    came through.
+    """
+    inside, before = _behind(end, start), _behind(start)
+    if any(node in before and node.op == "call_module" for node in inside):
+        return []
+    reached = any(start in node.all_input_nodes for node in inside)
+    ordered = (node for node in graph.graph.nodes if node in inside)
+    return [str(node.target) for node in ordered if _has_parameters(graph, node)] if reached else []
+
+
+def _behind(node: fx.Node, until: fx.Node | None = None) -> set[fx.Node]:
+    """Return a node and all that it is computed from, as far as `until`, which is left out."""
+    waiting, seen = [node], set[fx.Node]()
     while waiting:
-        node = waiting.pop()
-        if node is start or node in inside or node.op == "get_attr":
-            continue
-        if node.op == "placeholder":
-            return None
-        inside.add(node)
-        waiting.extend(node.all_input_nodes)
-    return [node for node in start.graph.nodes if node in inside]
+        current = waiting.pop()
+        if current is not until and current not in seen:
+            seen.add(current)
+            waiting.extend(current.all_input_nodes)
+    return seen
 
 
 def _has_parameters(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -129,27 +141,26 @@ class CalledBlock(Block):
 def blocks_by_call(module: nn.Module, example: Sequence[Tensor]) -> list[Block]:
     """Return the parts of a module that could be left out, for modules that cannot be traced.
 
-    A part is one that holds other layers, has parameters, runs once, and keeps the shape of its input.
+    A part is one that holds other layers, has parameters but at most half of the module's, runs once, and
+    keeps the shape and the type of its first input.
     """
     calls: dict[str, list[bool]] = {}
 
-    def watch(name: str) -> Any:
-        def note(_layer: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-            keeps = bool(inputs) and isinstance(inputs[0], Tensor) and isinstance(output, Tensor)
-            calls.setdefault(name, []).append(keeps and inputs[0].shape == output.shape)  # type: ignore[attr-defined]
+    def note(name: str, inputs: tuple[object, ...], output: object) -> None:
+        first = inputs[0] if inputs else None
+        calls.setdefault(name, []).append(
+            isinstance(first, Tensor)
+            and isinstance(output, Tensor)
+            and (first.shape, first.dtype) == (output.shape, output.dtype)
+        )
 
-        return note
-
+    most = count_parameters(module) / 2
     parts = {
         name: part
         for name, part in module.named_modules()
-        if name and any(True for _ in part.children()) and any(True for _ in part.parameters())
+        # A single layer is no block, and what holds most of the parameters is the network.
+        if any(True for _ in part.children()) and 0 < count_parameters(part) <= most
     }
-    handles = [part.register_forward_hook(watch(name)) for name, part in parts.items()]
-    try:
-        with torch.no_grad():
-            module.eval()(*example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched(parts, note), torch.no_grad():
+        module.eval()(*example)
     return [CalledBlock(name) for name, kept in calls.items() if kept == [True]]

@@ -7,11 +7,15 @@ an Arbitrary Set of Quantizers": the Lagrangian solution). That layers differ in
 different ratios is Han et al. 2015, "Learning both Weights and Connections", section 3.1 and figure 6.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from math import isfinite
+from typing import Final
+
+_HALVINGS: Final = 12
+"""Of the search for the level that meets the budget: finer than one channel in four thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +93,22 @@ def _between(before: Point, after: Point, share: float) -> Point:
         before.saved + share * (after.saved - before.saved),
         before.harm + share * (after.harm - before.harm),
     )
+
+
+def first_within(
+    plan_at: Callable[[float], dict[str, int]], cost: Callable[[Mapping[str, int]], float], budget: float
+) -> dict[str, int]:
+    """Return the plan at the lowest level, 0 to 1, whose cost is within the budget; the last, if none is.
+
+    Costs fall with the level, so that halving finds it.
+    """
+    low, high = 0.0, 1.0
+    if cost(plan_at(low)) <= budget:
+        return plan_at(low)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if cost(plan_at(middle)) <= budget:
+            high = middle
+        else:
+            low = middle
+    return plan_at(high)

@@ -202,11 +202,6 @@ def by_gradient(*, comparable: bool = False) -> Importance:
     return scorer
 
 
-def output_layers(module: nn.Module, example: Sequence[Tensor]) -> list[nn.Module]:
-    """Return the layers whose channels are the module's outputs, which must keep their number."""
-    return list(Couplings(module, example).fixed)
-
-
 def _broken(reason: str) -> PassError:
     return PassError(
         f"The module does not work any more after its channels were cut ({reason}); its forward() "

@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 from flyweight.compressor.passes.prune.coupling import LAYERS, Couplings
+from flyweight.compressor.watching import watched
 
 
 @dataclass(slots=True)
@@ -62,24 +62,16 @@ class Costs:
 def multiply_adds(couplings: Couplings) -> dict[str, int]:
     """Return the multiply-adds of each layer that the example reaches, by name."""
     counted: dict[str, int] = defaultdict(int)
+    layers = {name: layer for name, layer in couplings.module.named_modules() if isinstance(layer, LAYERS)}
 
-    def count(name: str) -> "torch.utils.hooks.RemovableHandle":
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            weight = layer.get_parameter("weight")
-            transposed = getattr(layer, "transposed", False)
-            channels = inputs[0] if transposed else output
-            # Each input or output number takes part in one product with every weight of its channel.
-            counted[name] += channels.numel() * weight[0].numel()
+    def count(name: str, inputs: tuple[object, ...], output: object) -> None:
+        channels = inputs[0] if getattr(layers[name], "transposed", False) else output
+        assert isinstance(channels, Tensor), "such layers take and give nothing else"
+        # Each input or output number takes part in one product with every weight of its channel.
+        counted[name] += channels.numel() * layers[name].get_parameter("weight")[0].numel()
 
-        return couplings.module.get_submodule(name).register_forward_hook(hook)
-
-    names = [name for name, layer in couplings.module.named_modules() if isinstance(layer, LAYERS)]
-    handles = [count(name) for name in names]
-    try:
+    with watched(layers, count):
         couplings.answers()
-    finally:
-        for handle in handles:
-            handle.remove()
     return dict(counted)
 
 

@@ -27,7 +27,7 @@ def divergence(expected: Sequence[Array], found: Sequence[Array]) -> float:
         if not np.isfinite(after[np.isfinite(before)]).all():
             return float("inf")
         scores = before.ndim == 2 and before.shape[1] >= 2 and not is_embedding(before)
-        total += _kullback_leibler(before, after) if scores else _relative_error(before, after)
+        total += _kullback_leibler(before, after) if scores else relative_error(before, after)
     return total
 
 
@@ -45,7 +45,8 @@ def _log_probabilities(rows: Array) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def _relative_error(before: Array, after: Array) -> float:
+def relative_error(before: Array, after: Array) -> float:
+    """Return sum (after - before)^2 / sum before^2, over what was finite before."""
     finite = np.isfinite(before)
     reference, answer = before[finite].astype(np.float64), after[finite].astype(np.float64)
     energy, error = float(np.square(reference).sum()), float(np.square(answer - reference).sum())

@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from flyweight.compressor.model import Array
-from flyweight.compressor.onnx_model import all_graphs
+from flyweight.compressor.onnx_model import all_graphs, attribute
 
 _INPUT_AXES: Final = {"Conv": 1, "ConvTranspose": 0, "Gemm": 0, "MatMul": -2, "LSTM": 2, "GRU": 2, "RNN": 2}
 _RECURRENT: Final = frozenset({"LSTM", "GRU", "RNN"})
@@ -60,9 +60,9 @@ def _stored(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
-            for attribute in node.attribute:
-                if attribute.name == "value":
-                    tensors[node.output[0]] = attribute.t
+            for found in node.attribute:
+                if found.name == "value":
+                    tensors[node.output[0]] = found.t
     return tensors
 
 
@@ -75,5 +75,5 @@ def _weights_of(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> It
         tensor = stored.get(name)
         if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
             continue
-        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        transposed = attribute(node, "transB", 0)
         yield name, 1 if transposed else axis % len(tensor.dims)

@@ -37,7 +37,8 @@ class PruneHeads(Pass):
         importance: which heads go.
         scope: whether every attention loses `ratio` of its heads, or all heads are ranked together. Heads
             differ by layer more than within one (Michel et al. 2019, figure 3), so ranking together is the
-        default. training: afterwards; None leaves recovery to a later pass.
+            default.
+        training: afterwards; None leaves recovery to a later pass.
         distillation: how much that listens to the original.
     """
 

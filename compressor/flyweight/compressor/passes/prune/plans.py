@@ -1,13 +1,12 @@
 """How many channels each layer keeps, decided by one ranking of all or by measured sensitivity."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flyweight.compressor.foreign import quiet
-from flyweight.compressor.passes.prune.allocation import Point, allocate
+from flyweight.compressor.passes.prune.allocation import Point, allocate, first_within
 from flyweight.compressor.passes.prune.channels import CutSettings, Prepared, cut, kept_of, uniform_plan
 from flyweight.compressor.passes.prune.costs import Costs
 from flyweight.compressor.passes.prune.coupling import Importance
@@ -17,16 +16,11 @@ if TYPE_CHECKING:
 
     from flyweight.compressor.context import Context
 
-Ranking = Mapping[str, NDArray[np.floating]]
-
 LEAST_KEPT: Final = 0.1
 """No layer loses more than nine tenths of its channels: a ranking by magnitude would empty whole layers."""
 
 MEASURED: Final = (0.25, 0.5, 0.75)
 """The fractions of each layer's channels whose removal is measured; harm rises steeply beyond the last."""
-
-_HALVINGS: Final = 12
-"""Of the search for the level that meets the budget: finer than one channel in four thousand."""
 
 
 def ranked_plan(
@@ -97,22 +91,3 @@ def sensitive_plan(
         }
 
     return first_within(plan_at, costs.of, costs.of(uniform_plan(prepared.groups, settings)))
-
-
-def first_within(
-    plan_at: Callable[[float], dict[str, int]], cost: Callable[[Mapping[str, int]], float], budget: float
-) -> dict[str, int]:
-    """Return the plan at the lowest level, 0 to 1, whose cost is within the budget; the last, if none is.
-
-    Costs fall with the level, so that halving finds it.
-    """
-    low, high = 0.0, 1.0
-    if cost(plan_at(low)) <= budget:
-        return plan_at(low)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if cost(plan_at(middle)) <= budget:
-            high = middle
-        else:
-            low = middle
-    return plan_at(high)

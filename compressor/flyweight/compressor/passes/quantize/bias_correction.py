@@ -20,9 +20,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from flyweight.compressor.onnx_model import onnx_opset
+from flyweight.compressor.onnx_model import attribute, onnx_opset
 from flyweight.compressor.passes.quantize.calibration import Range, observe
-from flyweight.compressor.passes.quantize.layers import Layer, attribute, byte_grid, layers_of, rounded
+from flyweight.compressor.passes.quantize.layers import Layer, byte_grid, layers_of, rounded
 from flyweight.compressor.passes.quantize.placement import Placement
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _mean(layer: Layer, name: str) -> list[onnx.NodeProto]:
 def _has_place(layer: Layer) -> bool:
     """Tell whether the layer has, or can be given, a bias with a number for each channel."""
     node = layer.node
-    if node.op_type == "MatMul" or attribute(node, "beta", 1) != 1:
+    if node.op_type == "MatMul" or attribute(node, "beta", 1.0) != 1:
         return False
     return layer.bias is not None or len(node.input) < 3 or not node.input[2]
 

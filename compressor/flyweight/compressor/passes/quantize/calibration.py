@@ -131,12 +131,12 @@ def _observer(model: onnx.ModelProto, names: Sequence[str], context: "Context") 
     feed = layout.feed(context.calibration.rows(0, layout.rows or 1))
     size = sum(array.nbytes for array in session.run(feed).values())
     rows = max(1, min(_MOST_ROWS, _BUDGET_BYTES // max(size, 1)))
-    if rows > 1 and not _takes(session, layout, context.calibration, rows):
+    if rows > 1 and not takes(session, layout, context.calibration, rows):
         rows = 1
     return Observer(session, layout, context.calibration, names, rows)
 
 
-def _takes(session: Session, layout: Layout, data: "DataSet", rows: int) -> bool:
+def takes(session: Session, layout: Layout, data: "DataSet", rows: int) -> bool:
     """Tell whether the model runs several rows at once; some files promise it and have one row built in."""
     if layout.rows is not None:
         return True

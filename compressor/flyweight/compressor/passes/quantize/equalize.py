@@ -11,9 +11,9 @@ from onnx import helper, numpy_helper
 
 from flyweight.compressor.errors import PassError, RecipeError
 from flyweight.compressor.model import Model
-from flyweight.compressor.onnx_model import save_graph
+from flyweight.compressor.onnx_model import attribute, save_graph
 from flyweight.compressor.passes.base import Form, Pass, PassResult
-from flyweight.compressor.passes.quantize.layers import Layer, attribute, layers_of
+from flyweight.compressor.passes.quantize.layers import Layer, layers_of
 from flyweight.compressor.passes.quantize.opening import open_graph
 from flyweight.compressor.sessions import quiet_tools
 

@@ -9,6 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from flyweight.compressor.onnx_model import attribute
+
 Array = NDArray[Any]
 
 _PRODUCTS: Final = frozenset({"Conv", "Gemm", "MatMul"})
@@ -48,7 +50,7 @@ class Layer:
     @property
     def groups(self) -> int:
         """In how many groups of channels a convolution works."""
-        return int(attribute(self.node, "group", 1))
+        return attribute(self.node, "group", 1)
 
     def has_own_bias(self, graph: onnx.GraphProto) -> bool:
         """Tell whether all that the layer adds is a bias of its own, or nothing."""
@@ -56,7 +58,7 @@ class Layer:
             return True
         name = self.node.input[2]
         alone = sum(list(node.input).count(name) for node in graph.node) == 1
-        return alone and self.bias is not None and attribute(self.node, "beta", 1) == 1
+        return alone and self.bias is not None and attribute(self.node, "beta", 1.0) == 1
 
     def rows(self) -> Array:
         """Return the weight as (output channels, values of each)."""
@@ -100,19 +102,6 @@ def channel_axis(node: onnx.NodeProto) -> int:
     if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
         return 0
     return 1
-
-
-def attribute(node: onnx.NodeProto, name: str, default: float) -> float:
-    """Return a number among a node's attributes."""
-    for found in node.attribute:
-        if found.name == name:
-            return float(found.f) if found.type == onnx.AttributeProto.FLOAT else int(found.i)
-    return default
-
-
-def integers(node: onnx.NodeProto, name: str, default: list[int]) -> list[int]:
-    """Return a list of integers among a node's attributes."""
-    return next((list(found.ints) for found in node.attribute if found.name == name), default)
 
 
 def scales_of(rows: Array, largest: int, *, per_channel: bool) -> Array:

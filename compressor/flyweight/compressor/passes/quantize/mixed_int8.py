@@ -23,7 +23,7 @@ from flyweight.compressor.passes.quantize.sensitivity import (
     measure_sqnr,
     order_to_spare,
 )
-from flyweight.compressor.passes.quantize.stem import pad_stems
+from flyweight.compressor.passes.quantize.stem import widen_stems
 from flyweight.compressor.passes.quantize.suitability import activations
 from flyweight.compressor.passes.quantize.switchboard import Switchboard, build_switchboard
 from flyweight.compressor.passes.quantize.two_precisions import multiply_dynamically
@@ -110,7 +110,7 @@ class MixedInt8(Pass):
             dynamic = (
                 multiply_dynamically(quantized, excluded, opening.largest) if self.spared == "dynamic" else 0
             )
-            pad_stems(quantized)
+            widen_stems(quantized)
             path = save_graph(quantized, context.new_path("mixed-int8"))
         return PassResult(
             Model(path=path),

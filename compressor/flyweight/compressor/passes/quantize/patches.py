@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flyweight.compressor.passes.quantize.layers import Layer, attribute, integers
+from flyweight.compressor.onnx_model import attribute
+from flyweight.compressor.passes.quantize.layers import Layer
 
 Array = NDArray[Any]
 
@@ -30,9 +31,9 @@ def cut_patches(layer: Layer, values: Array, most: int, random: np.random.Genera
         return rows[_drawn(len(rows), most, random)][None]
     rank = values.ndim - 2
     kernel = list(layer.weight.dims[2:])
-    strides = integers(layer.node, "strides", [1] * rank)
-    dilations = integers(layer.node, "dilations", [1] * rank)
-    pads = integers(layer.node, "pads", [0] * (2 * rank))
+    strides = attribute(layer.node, "strides", [1] * rank)
+    dilations = attribute(layer.node, "dilations", [1] * rank)
+    pads = attribute(layer.node, "pads", [0] * (2 * rank))
     widths = [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)]
     padded = np.pad(values, widths)
     spans = [(length - 1) * step + 1 for length, step in zip(kernel, dilations, strict=True)]

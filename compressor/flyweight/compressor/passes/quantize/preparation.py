@@ -23,7 +23,9 @@ from flyweight.compressor.onnx_model import (
     onnx_opset,
     save_graph,
 )
+from flyweight.compressor.passes.quantize.widening import widen
 from flyweight.compressor.sessions import SessionSettings, session_options
+from flyweight.compressor.symbolic_shapes import with_symbolic_shapes
 
 # QuantizeLinear has an axis, for scales per channel, since opset 13. 17 is the first with LayerNormalization.
 _OLDEST_OPSET: Final = 13
@@ -41,6 +43,7 @@ def prepare(path: Path, new_path: Callable[[str], Path]) -> onnx.ModelProto:
     """
     source = load_graph(path)
     changed = drop_initializer_inputs(source)
+    changed = widen(source) or changed
     if onnx_opset(source) < _OLDEST_OPSET:
         source = _with_later_opset(source)
         changed = True
@@ -51,7 +54,7 @@ def prepare(path: Path, new_path: Callable[[str], Path]) -> onnx.ModelProto:
     _drop_initializer_shapes(model)
     _drop_unused_domains(model)
     model.ir_version = max(model.ir_version, _OLDEST_IR)
-    return _with_shapes(model)
+    return with_shapes(model)
 
 
 def _with_later_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -105,7 +108,7 @@ def _drop_unused_domains(model: onnx.ModelProto) -> None:
     model.opset_import.extend(kept)
 
 
-def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with inferred types and shapes, as far as any of two tools can tell."""
     try:
         model = run_foreign(lambda: shape_inference.infer_shapes(model, data_prop=True), ModelError)
@@ -115,13 +118,6 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     if all(name in known for node in model.graph.node for name in node.output if name):
         return model
     try:
-        return run_foreign(lambda: _symbolic(model), ModelError)
+        return with_symbolic_shapes(model)
     except CompressorError:
         return model
-
-
-def _symbolic(model: onnx.ModelProto) -> onnx.ModelProto:
-    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
-
-    inferred = SymbolicShapeInference.infer_shapes(model, auto_merge=True)
-    return inferred if isinstance(inferred, onnx.ModelProto) else model

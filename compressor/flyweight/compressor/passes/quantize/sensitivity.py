@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from flyweight.compressor.noise import decibels
 from flyweight.compressor.passes.quantize.switchboard import Switchboard
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ class Damage:
 
 def sqnr_db(signal: float, noise: float) -> float:
     """Return 10 log10(signal / noise), at most `SILENT_DB`."""
-    if noise <= signal * 10 ** (-SILENT_DB / 10):
-        return SILENT_DB
-    return float(10 * np.log10(max(signal, 1e-300) / noise))
+    return min(decibels(signal, noise), SILENT_DB)
 
 
 def measure_sqnr(

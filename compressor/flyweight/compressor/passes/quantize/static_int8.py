@@ -22,7 +22,7 @@ from flyweight.compressor.passes.quantize.calibration import (
 )
 from flyweight.compressor.passes.quantize.opening import open_graph
 from flyweight.compressor.passes.quantize.placement import Placement, place, quantized_operators
-from flyweight.compressor.passes.quantize.stem import pad_stems
+from flyweight.compressor.passes.quantize.stem import widen_stems
 from flyweight.compressor.passes.quantize.suitability import activations, weighted_nodes
 from flyweight.compressor.sessions import quiet_tools
 
@@ -97,12 +97,10 @@ class StaticInt8(Pass):
             placement = Placement(operators, self.exclude, self.per_channel, opening.reduced, self.symmetric)
             notes = self._improve(graph, ranges, placement, context)
             quantized = place(graph, ranges, placement)
-            stems = pad_stems(quantized)
+            notes += widen_stems(quantized)
             path = save_graph(quantized, context.new_path("static-int8"))
         told = f"{len(layers)} layers in int8, calibrated by {self.calibration} on "
         told += f"{context.calibration.samples} samples."
-        if stems:
-            notes.append("The input's channels were padded to a multiple of 4, which integer kernels want.")
         return PassResult(Model(path=path), changed=True, notes=(told, *notes, *opening.notes))
 
     def _improve(

@@ -33,10 +33,8 @@ def check_can_quantize(model: onnx.ModelProto) -> None:
     Raises:
         PassError: as said.
     """
-    operators = {node.op_type for node in model.graph.node}
-    if operators & _QUANTIZED:
-        raise PassError("The model is quantized already; give the one in floating point.")
-    if not operators & WEIGHTED:
+    check_in_floating_point(model)
+    if not {node.op_type for node in model.graph.node} & WEIGHTED:
         raise PassError("The model's main graph has no Conv, Gemm or MatMul: there is nothing to quantize.")
     weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) > 1]
     types = {tensor.data_type for tensor in weights}
@@ -45,6 +43,16 @@ def check_can_quantize(model: onnx.ModelProto) -> None:
     if TensorProto.DOUBLE in types and TensorProto.FLOAT not in types:
         raise PassError("The model's weights are float64; give the model in fp32.")
     check_finite_weights(model)
+
+
+def check_in_floating_point(model: onnx.ModelProto) -> None:
+    """Refuse a graph that is quantized already.
+
+    Raises:
+        PassError: it is.
+    """
+    if {node.op_type for node in model.graph.node} & _QUANTIZED:
+        raise PassError("The model is quantized already; give the one in floating point.")
 
 
 def check_finite_weights(model: onnx.ModelProto) -> None:

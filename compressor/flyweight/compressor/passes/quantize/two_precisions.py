@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from flyweight.compressor.passes.quantize.layers import Layer, attribute, layers_of, scales_of
+from flyweight.compressor.onnx_model import attribute
+from flyweight.compressor.passes.quantize.layers import Layer, layers_of, scales_of
 
 
 def multiply_dynamically(model: onnx.ModelProto, names: Collection[str], largest: int) -> int:
@@ -19,7 +20,7 @@ def multiply_dynamically(model: onnx.ModelProto, names: Collection[str], largest
     graph, done = model.graph, 0
     for layer in layers_of(graph):
         node = layer.node
-        plain = attribute(node, "alpha", 1) == attribute(node, "beta", 1) == 1
+        plain = attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1
         plain = plain and not attribute(node, "transA", 0)
         if node.op_type in {"MatMul", "Gemm"} and node.name in names and plain:
             _replace(graph, layer, largest)

@@ -1,17 +1,16 @@
 """Coding an ONNX model into one file that the server loads as it is."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from google.protobuf.message import EncodeError
 
-from flyweight.compressor.errors import ModelError, PassError
+from flyweight.compressor.errors import PassError
 from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import load_graph
 from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.passes.share.tidy import tidy
-from flyweight.protos.coded import CodedError, decode, decode_file, encode
+from flyweight.protos.coded import CodedError, decode, encode
 from flyweight.protos.variant.names import CODED_SUFFIX
 
 if TYPE_CHECKING:
@@ -68,18 +67,3 @@ class Encode(Pass):
             "decoded bit for bit when loaded."
         )
         return PassResult(Model(path=path), changed=True, notes=(note,))
-
-
-def decoded(path: Path, new_path: Path) -> Path:
-    """Write the ONNX file that a coded file stands for to `new_path`, and return that.
-
-    Raises:
-        ModelError: it cannot be decoded, or the new file not be written.
-    """
-    try:
-        new_path.write_bytes(decode_file(path))
-    except CodedError as error:
-        raise ModelError(str(error)) from error
-    except OSError as error:
-        raise ModelError(f"{new_path} cannot be written ({error.strerror}).") from error
-    return new_path

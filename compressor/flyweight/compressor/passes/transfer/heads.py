@@ -14,6 +14,7 @@ from flyweight.compressor.foreign import run_foreign
 from flyweight.compressor.passes.base import Form, Pass, PassResult
 from flyweight.compressor.torch_model import outputs_of
 from flyweight.compressor.training import seeded, tensor_of
+from flyweight.compressor.watching import watched
 
 if TYPE_CHECKING:
     from flyweight.compressor.context import Context
@@ -92,16 +93,8 @@ def find_head(module: nn.Module, example: Sequence[Tensor]) -> str:
     """
     ran = list[str]()
     heads = {name: layer for name, layer in module.named_modules() if _is_head(layer)}
-    handles = [
-        layer.register_forward_hook(lambda _layer, _inputs, _output, name=name: ran.append(name))
-        for name, layer in heads.items()
-    ]
-    try:
-        with torch.no_grad():
-            module.eval()(*example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched(heads, lambda name, _inputs, _output: ran.append(name)), torch.no_grad():
+        module.eval()(*example)
     if not ran:
         raise PassError("The model has no linear layer or 1x1 convolution that could be its head.")
     return ran[-1]
