@@ -80,8 +80,10 @@ def ours(*, quick: bool) -> dict[str, Pass]:
         passes["ours, mse"] = StaticInt8(calibration="mse")
         passes["ours, adaround"] = StaticInt8(rounding="adaround")
         passes["ours, mse, adaround"] = StaticInt8(calibration="mse", rounding="adaround")
-        for ratio in (0.05, 0.1, 0.15):
-            passes[f"ours, {ratio:.0%} cut"] = PassSequence([PruneGraph(ratio=ratio), StaticInt8()])
+        for ratio in (0.03, 0.05, 0.1, 0.15):
+            passes[f"ours, {ratio:.0%} cut"] = PassSequence(
+                [PruneGraph(ratio=ratio, mirror=True), StaticInt8()]
+            )
     return passes
 
 

@@ -14,7 +14,6 @@ def test_a_recipe_of_graph_passes_stays_as_it_is(models) -> None:
     recipe = PassSequence([DynamicInt8(), Fp16Storage()])
     (candidate,) = candidates_of({"small": recipe}, Model(path=models.mlp()))
     assert steps_of(candidate.recipe) == steps_of(recipe)
-    assert not candidate.imports
     assert not candidate.trains
     assert candidate.skip({}) is None
 
@@ -26,7 +25,6 @@ def test_a_recipe_that_trains_gets_an_import_and_an_export(models) -> None:
 
     (candidate,) = candidates_of({"tuned": FineTune()}, Model(path=models.mlp()))
     assert [step.name for step in steps_of(candidate.recipe)] == ["import", "fine-tune", "export"]
-    assert candidate.imports
     assert candidate.trains
 
 

@@ -75,8 +75,11 @@ def outcomes(
 def test_a_network_for_digits_keeps_its_accuracy_in_every_variant(digits, tmp_path: Path) -> None:
     path, data = digits
     report = compress(path, data=data, repository=tmp_path, name="digits", options=FAST)
-    *made, mixed = report.variants
+    *made, cut, mixed = report.variants
     assert [variant.name for variant in made] == ["baseline", "int8", "int8-dynamic", "fp16"]
+    assert cut.name == "cut-int8"
+    assert cut.evaluation is not None
+    assert cut.evaluation.macs < 64 * 128 + 128 * 64 + 64 * 10
     assert mixed.verdict.reason == "Not tried: static int8 keeps the quality."
     for variant in made:
         assert variant.verdict.published, variant.verdict.reason

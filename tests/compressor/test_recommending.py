@@ -5,7 +5,7 @@ from dataclasses import replace
 from flyweight.compressor.evaluate.evaluation import Evaluation
 from flyweight.compressor.evaluate.latency import LatencyPoint
 from flyweight.compressor.evaluate.quality import Quality
-from flyweight.compressor.recommending import recommend, recommendation
+from flyweight.compressor.recommending import recommendation
 
 
 def variant(speedup: float, size: float = 1.0, low: float = 0.0, high: float = 0.0) -> Evaluation:
@@ -23,11 +23,11 @@ FAST, SMALL, SLOW = variant(2.0, 0.5), variant(1.95, 0.25), variant(0.92, 0.5)
 
 
 def test_the_fastest_is_recommended_and_of_equals_the_smallest() -> None:
-    assert recommend("baseline", {"baseline": BASELINE}) == "baseline"
-    assert recommend("baseline", {"baseline": BASELINE, "fp16": HALF}) == "fp16"
-    assert recommend("baseline", {"baseline": BASELINE, "fp16": HALF, "fast": FAST}) == "fast"
-    assert recommend("baseline", {"baseline": BASELINE, "fast": FAST, "small": SMALL}) == "small"
-    assert recommend("baseline", {"baseline": BASELINE, "slow": SLOW}) == "baseline"
+    assert recommendation("baseline", {"baseline": BASELINE}).name == "baseline"
+    assert recommendation("baseline", {"baseline": BASELINE, "fp16": HALF}).name == "fp16"
+    assert recommendation("baseline", {"baseline": BASELINE, "fp16": HALF, "fast": FAST}).name == "fast"
+    assert recommendation("baseline", {"baseline": BASELINE, "fast": FAST, "small": SMALL}).name == "small"
+    assert recommendation("baseline", {"baseline": BASELINE, "slow": SLOW}).name == "baseline"
 
 
 def test_the_recommendation_says_why() -> None:

@@ -62,7 +62,7 @@ def test_compress_publishes_and_prints_one_document(tmp_path: Path) -> None:
     document = json.loads(ended.stdout)
     assert ended.stderr == "Report with pictures: repository/net/.flyweight/report.html\n"
     by_name = {variant["name"]: variant for variant in document["variants"]}
-    assert set(by_name) == {"baseline", "int8", "int8-dynamic", "fp16", "int8-mixed"}
+    assert set(by_name) == {"baseline", "int8", "int8-dynamic", "fp16", "cut-int8", "int8-mixed"}
     assert by_name["fp16"]["published"], by_name["fp16"]["reason"]
     for variant in by_name.values():
         folder = tmp_path / "repository" / "net" / variant["name"]

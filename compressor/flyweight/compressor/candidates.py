@@ -12,7 +12,6 @@ from flyweight.compressor.passes.base import Form, Pass, PassResult, PassSequenc
 from flyweight.compressor.recipe import default_recipes, require_variant_name, steps_of
 from flyweight.compressor.search.favourites import is_cuttable, is_transformer, operators_of
 
-IMPORT: Final = "import"
 # Times as long as what does not train.
 _TRAINING: Final = 3
 # Half of them train; with fewer than five hundred a network learns them by heart sooner than it recovers.
@@ -42,11 +41,6 @@ class Candidate:
     recipe: Pass
     skip: Callable[[Outcomes], str | None] = always
     made: PassResult | None = None
-
-    @property
-    def imports(self) -> bool:
-        """Whether it turns an ONNX graph into a torch module on its way."""
-        return any(step.name == IMPORT for step in steps_of(self.recipe))
 
     @property
     def trains(self) -> bool:

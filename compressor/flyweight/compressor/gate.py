@@ -29,6 +29,7 @@ _SMALLEST_MEMORY_GAIN_BYTES: Final = 1 << 20
 # Of a call through a server this is not two parts in a hundred. Models that run for microseconds differ by as
 # much from one session to the next, by where their weights happen to lie.
 UNNOTICED_SECONDS: Final = 5e-6
+# Fractions such as 0.98 have no exact form, and what is just at a limit keeps it.
 _EPSILON: Final = 1e-9
 
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+# Silence has a logarithm too.
 _SMALLEST: Final = 1e-300
 
 

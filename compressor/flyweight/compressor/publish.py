@@ -175,7 +175,7 @@ def check_repository(repository: Path, model: str, inputs: tuple[TensorSpec, ...
         manifest = read_manifest(folder / "baseline")
     except ManifestError as error:
         # Its advice, to publish the variant again, is what cannot be done here.
-        reason = str(error).rpartition("; ")[0]
+        reason = str(error).rpartition("; ")[0] or str(error)
         raise RepositoryError(
             f"{reason}, so that nobody knows what model {folder} holds; "
             "remove that folder or choose another --name."

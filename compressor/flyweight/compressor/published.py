@@ -11,6 +11,7 @@ from typing import Any
 
 from flyweight.compressor.manifests import describe_manifest
 from flyweight.compressor.processor import Processor
+from flyweight.compressor.recommending import AS_FAST
 from flyweight.compressor.records import entries_of, joined, read_record, speaks_of
 from flyweight.protos.errors import RepositoryError
 from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest
@@ -131,7 +132,7 @@ def _recommended(found: dict[str, VariantManifest], baseline: str) -> str:
         for name, manifest in found.items()
     }
     fastest = max(speedups.values())
-    equals = [name for name, speedup in speedups.items() if speedup >= fastest / 1.05]
+    equals = [name for name, speedup in speedups.items() if speedup >= fastest / AS_FAST]
     return min(equals, key=lambda name: (found[name].footprint.file_bytes, name != baseline))
 
 

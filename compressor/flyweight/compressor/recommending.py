@@ -27,11 +27,6 @@ class Recommendation:
     reason: str
 
 
-def recommend(baseline: str, evaluations: Mapping[str, Evaluation]) -> str:
-    """Return the name of the variant to use; see `recommendation`."""
-    return recommendation(baseline, evaluations).name
-
-
 def recommendation(baseline: str, evaluations: Mapping[str, Evaluation]) -> Recommendation:
     """Return the variant to use: of the published, the fastest at the smallest batch; of equals the smallest.
 

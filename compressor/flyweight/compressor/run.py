@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from flyweight.compressor.account import Account
 from flyweight.compressor.caching import Cache, RecipeCache, default_folder
-from flyweight.compressor.candidates import IMPORT, Candidate, share_of_time
+from flyweight.compressor.candidates import Candidate, share_of_time
 from flyweight.compressor.context import Context
 from flyweight.compressor.disk import disk_trouble, nothing_left_on_failure
 from flyweight.compressor.division import Division
@@ -36,6 +36,7 @@ from flyweight.protos.variant.digests import sha256_of
 _MEASURING_SHARE: Final = 1.5
 # Of the time that is left: several variants are examined, and making others matters more.
 _EXAMINING_SHARE: Final = 0.1
+_IMPORT: Final = "import"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ class Run:
     def _context_of(self, recipe: Pass, start: Model) -> Context:
         """Return the context, with the imported original as the teacher for what learns from it."""
         first = steps_of(recipe)[0]
-        if first.name == IMPORT and self._context.baseline is None:
+        if first.name == _IMPORT and self._context.baseline is None:
             imported = self._memo.apply(first, start, self._context).model
             self._context = replace(self._context, baseline=imported.module)
         return self._context

@@ -17,8 +17,9 @@ from flyweight.compressor.errors import DataError, OutOfTimeError, PassError, Re
 from flyweight.compressor.model import Model
 from flyweight.compressor.onnx_model import load_graph, save_graph
 from flyweight.compressor.passes.base import PassSequence
-from flyweight.compressor.passes.prune import elimination
+from flyweight.compressor.passes.prune import elimination, prune_graph
 from flyweight.compressor.passes.prune.divergence import relative_error
+from flyweight.compressor.passes.prune.graph_cut import mirrored
 from flyweight.compressor.passes.prune.graph_harm import GraphHarm
 from flyweight.compressor.passes.prune.graph_weights import GraphWeight
 from flyweight.compressor.passes.prune.prune_graph import PruneGraph
@@ -337,7 +338,7 @@ def test_progress_is_told_to_the_end(image_net, images, make_context: MakeContex
     told: list[tuple[str, int, int]] = []
     PruneGraph()(Model(path=image_net), make_context(images, progress=lambda *step: told.append(step)))
     assert {"looking at layers", "measuring layers"} <= {what for what, _, _ in told}
-    assert told[-1] == ("measuring layers", 2, 2)
+    assert told[-1] == ("fitting layers", 1, 1)
 
 
 def test_what_nobody_reads_any_more_goes(sketch, rows, make_context, tmp_path: Path) -> None:
@@ -347,3 +348,48 @@ def test_what_nobody_reads_any_more_goes(sketch, rows, make_context, tmp_path: P
     graph = load_graph(made).graph
     read = {name for node in graph.node for name in node.input}
     assert {tensor.name for tensor in graph.initializer} <= read
+
+
+def test_mirror_images_are_looked_at_in_the_half_of_their_originals() -> None:
+    """Of five samples four count: their mirror images follow, at places of the same parity."""
+    images = np.arange(5 * 3 * 2 * 4, dtype=np.float32).reshape(5, 3, 2, 4)
+    made = mirrored(DataSet({"x": images, "n": np.arange(5.0)}))
+    np.testing.assert_array_equal(made.inputs["x"][:4], images[:4])
+    np.testing.assert_array_equal(made.inputs["x"][4:], images[:4, :, :, ::-1])
+    np.testing.assert_array_equal(made.inputs["n"], [0, 1, 2, 3, 0, 1, 2, 3])
+
+
+def test_mirroring_changes_what_is_fitted(image_net, images, make_context: MakeContext) -> None:
+    """The cut is made with twice the samples: the same network otherwise, other weights."""
+    context = make_context(images)
+    made = [
+        PruneGraph(ratio=0.2, mirror=mirror)(Model(path=image_net), context).model.onnx_path()
+        for mirror in (False, True)
+    ]
+    assert not np.array_equal(*(answers(path, images) for path in made))
+
+
+def test_mirroring_without_images_is_refused(perceptron, features, make_context: MakeContext) -> None:
+    with pytest.raises(PassError, match="mirror is for images"):
+        PruneGraph(mirror=True)(Model(path=perceptron()), make_context(features))
+
+
+def test_integers_alone_tell_no_harm(sketch, features, make_context, tmp_path: Path) -> None:
+    scores = sketch.gemm(sketch.node("Relu", sketch.gemm("x", 6, 32)), 32, 5)
+    model = sketch.model(["n", 6], scores)
+    model.graph.node.append(onnx.helper.make_node("ArgMax", [scores], ["best"], axis=1))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("best", onnx.TensorProto.INT64, None))
+    path = save_graph(model, tmp_path / "classes.onnx")
+    with pytest.raises(PassError, match="integers alone"):
+        PruneGraph()(Model(path=path), make_context(features))
+
+
+def test_the_narrowest_readers_come_first_where_memory_is_short(
+    image_net, images, make_context: MakeContext, monkeypatch
+) -> None:
+    """Room for the moments of the block of 32 channels and not for that of 48 too."""
+    monkeypatch.setattr(prune_graph, "_MOST_BYTES", 2 * 8 * 33**2)
+    made = PruneGraph(ratio=0.3)(Model(path=image_net), make_context(images)).model.onnx_path()
+    widths = [shape[0] for shape in dims(made)]
+    assert 16 in widths
+    assert 48 in widths

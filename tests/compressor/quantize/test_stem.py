@@ -66,3 +66,27 @@ def test_a_graph_that_is_not_quantized_is_left_alone(models) -> None:
     before = graph.SerializeToString()
     assert widen_stems(graph) == []
     assert graph.SerializeToString() == before
+
+
+@pytest.mark.parametrize("strides", [[1, 1], [2, 2]])
+def test_weights_that_two_images_meet_stay_as_they_are(models, rows, context_of, strides) -> None:
+    nodes = [
+        helper.make_node("Conv", [name, "w"], [f"y_{name}"], name=f"c_{name}", strides=strides)
+        for name in ("left", "right")
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "twins",
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, 12, 12])
+            for name in ("left", "right")
+        ],
+        [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None) for node in nodes],
+        [models.weight("w", 16, 3, 3, 3)],
+    )
+    data = rows(left=(3, 12, 12), right=(3, 12, 12))
+    path = models.write(graph, "twins")
+    made = StaticInt8()(Model(path=path), context_of(data)).model.onnx_path()
+    stored = [tuple(tensor.dims) for tensor in load_graph(made).graph.initializer]
+    assert (16, 3, 3, 3) in stored
+    Session(made, SessionSettings()).run(data.inputs)

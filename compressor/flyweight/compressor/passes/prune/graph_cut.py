@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from flyweight.compressor.data import DataSet
 from flyweight.compressor.errors import PassError
 from flyweight.compressor.model import Array
 from flyweight.compressor.onnx_model import attribute
@@ -60,6 +61,25 @@ class Seen:
 def checking_samples(samples: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
     """Return which samples are in `checking`."""
     return np.arange(1, samples, 2)
+
+
+def mirrored(data: "DataSet") -> "DataSet":
+    """Return samples with their images' mirror images behind them, each in the half of its original.
+
+    Raises:
+        PassError: no input is images: samples, channels, height, width.
+    """
+    images = {name for name, array in data.inputs.items() if array.ndim == 4}
+    if not images:
+        raise PassError("mirror is for images, and no input has samples, channels, height and width.")
+    # An even number, so that a mirror image is in the half that its original is in.
+    even = data.first(data.samples - data.samples % 2).inputs
+    return DataSet(
+        {
+            name: np.concatenate([array, array[..., ::-1] if name in images else array])
+            for name, array in even.items()
+        }
+    )
 
 
 def give_biases(model: onnx.ModelProto) -> None:

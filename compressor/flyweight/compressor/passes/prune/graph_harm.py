@@ -74,6 +74,11 @@ class GraphHarm:
         rows = HARM_ROWS if takes(self._session, layout, chosen, HARM_ROWS) else 1
         return list(layout.feeds(chosen, rows))
 
+    @property
+    def is_measurable(self) -> bool:
+        """Whether any answer is in floating point, so that noise shows in it."""
+        return any(np.issubdtype(answer.dtype, np.floating) for answer in self._expected)
+
     def without(self, name: str, mask: Mask) -> float:
         """Return the harm of setting what the mask does not keep of one weight to zero."""
         return self.of({name: np.where(mask, self.measurable[name].values(), 0)})

@@ -62,8 +62,10 @@ def _chains(graph: onnx.GraphProto, quantize: onnx.NodeProto) -> list[Chain]:
         for reader in _readers(graph, dequantize.output[0]):
             maker = makers.get(reader.input[1]) if reader.op_type == "Conv" else None
             weight = stored.get(maker.input[0]) if maker is not None else None
-            alone = weight is not None and len(_readers(graph, weight.name)) == 1 and len(weight.dims) > 2
-            if weight is None or not alone or attribute(reader, "group", 1) != 1:
+            if maker is None or weight is None or len(weight.dims) < 3 or attribute(reader, "group", 1) != 1:
+                return []
+            # A weight that two images meet would be changed twice.
+            if any(len(_readers(graph, name)) > 1 for name in (weight.name, maker.output[0])):
                 return []
             chains.append((dequantize, reader, weight))
     return chains
