@@ -68,6 +68,12 @@ def test_a_parent_that_is_gone(small: Path) -> None:
     assert any("is not a manifest" in fault for fault in lineage_faults(small))
 
 
+def test_a_parent_outside_the_model_is_not_looked_for(tmp_path: Path) -> None:
+    lineage = Lineage(parent="../../etc", parent_sha256="p", recipe="name: small", data_sha256="d")
+    (fault,) = lineage_faults(publish(tmp_path, "small", SMALL, lineage))
+    assert "'../../etc', which names no variant" in fault
+
+
 def test_a_derived_variant_says_how_it_was_made(small: Path) -> None:
     faults = lineage_faults(publish(small.parents[1], "odd", SMALL, Lineage(parent="baseline")))
     assert [fault.split("does not say its ")[1] for fault in faults] == [

@@ -144,6 +144,26 @@ def test_attention_that_projects_may_have_values_of_another_length(models) -> No
     assert count_macs(model, Layout(frozenset({"x"}), 1)) == 5 * 4 * 22 + 5 * 5 * (6 + 10)
 
 
+def test_keys_of_earlier_runs_are_not_guessed(models) -> None:
+    node = helper.make_node(
+        "Attention", ["x", "w", "b", "", "past"], ["y"], domain="com.microsoft", num_heads=2
+    )
+    graph = helper.make_graph(
+        [node],
+        "decoding",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 4]),
+            helper.make_tensor_value_info("past", TensorProto.FLOAT, [2, 1, 2, 9, 2]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 4])],
+        [models.weight("w", 4, 12), models.weight("b", 12)],
+    )
+    domains = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    count, reason = explain_macs(helper.make_model(graph, opset_imports=domains), Layout(frozenset("x"), 1))
+    assert count is None
+    assert "Attention" in reason
+
+
 def test_weights_in_four_bits_leave_the_number(models, rows, context_of) -> None:
     product = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],

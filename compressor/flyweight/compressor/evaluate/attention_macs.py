@@ -26,6 +26,7 @@ def attention(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 def multi_head_attention(node: onnx.NodeProto, shapes: Shapes) -> int:
     """Count onnxruntime's MultiHeadAttention with queries, keys and values apart."""
+    _require_no_past(node, 6)
     query, key, value = (shapes[name] for name in node.input[:3])
     rows, queries, width = query
     if len(key) == 4:  # heads apart
@@ -38,10 +39,17 @@ def projecting_attention(node: onnx.NodeProto, shapes: Shapes) -> int:
 
     The columns of the weights are H * D for the queries, as many for the keys, and H * V for the values.
     """
+    _require_no_past(node, 8 if node.op_type == "QAttention" else 4)
     rows, length, _ = shapes[node.input[0]]
     weight = shapes[node.input[1]]
     made = shapes[node.output[0]][-1] if node.output[0] in shapes else weight[1] // 3
     return rows * length * math.prod(weight) + rows * length * length * (weight[1] + made) // 2
+
+
+def _require_no_past(node: onnx.NodeProto, place: int) -> None:
+    """Refuse what attends to keys of earlier runs too: a KeyError, since only a run can tell how many."""
+    if len(node.input) > place and node.input[place]:
+        raise KeyError(node.input[place])
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:

@@ -7,7 +7,7 @@ from flyweight.protos.errors import ManifestError
 from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest
 from flyweight.protos.variant.digests import verify_digests
 from flyweight.protos.variant.manifest import MANIFEST_FILE, read_manifest
-from flyweight.protos.variant.names import MODEL_FILE
+from flyweight.protos.variant.names import MODEL_FILE, is_valid_name
 
 # Our own notes beside the files that are served begin with a dot.
 _HIDDEN: Final = "."
@@ -63,6 +63,11 @@ def _parent(folder: Path, manifest: VariantManifest) -> list[str]:
     lineage, parent = manifest.lineage, folder.parent / manifest.lineage.parent
     missing = [name for name in ("recipe", "data_sha256", "parent_sha256") if not getattr(lineage, name)]
     faults = [f"The manifest of {folder} does not say its {name}." for name in missing]
+    if not is_valid_name(lineage.parent):
+        return [
+            *faults,
+            f"{folder} says that it was derived from {lineage.parent!r}, which names no variant.",
+        ]
     try:
         theirs = read_manifest(parent)
     except ManifestError as error:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from flyweight.compressor.onnx_model import all_graphs
 
 # Attributes by which operators say the type of what they make.
-_TYPED: Final = frozenset({"to", "dtype"})
+_TYPED: Final = frozenset({"to", "dtype", "output_dtype"})
 
 
 def widen(model: onnx.ModelProto) -> bool:
