@@ -36,8 +36,11 @@ def test_the_recipes_of_torch_modules_are_among_them() -> None:
         assert [dump_recipe("x", step) for step in steps_of(recipe)] in tried, name
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("traits", TRAITS, ids=str)
 def test_every_favourite_is_in_the_space(traits: Traits) -> None:
+    """Without torch the space has no choices that train, and the favourites that do are left out."""
+    pytest.importorskip("torch")
     space = default_space(Form.ONNX, GROUPS, traits=traits)
     alone = default_space(Form.ONNX, GROUPS)
     chosen = favourites(traits)
