@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flyweight.compressor.errors import PassError
 from flyweight.compressor.passes.prune import elimination
 from flyweight.compressor.passes.prune.elimination import Remainder, eliminate, full_weights, lost
 
@@ -151,3 +152,10 @@ def test_loss_grows_with_what_goes(seed: int, block: int, count: int, step: int,
         assert set(left.kept) < set(before.kept)
         assert more >= less * (1 - 1e-6)
         assert lost(second, weights, left, block) <= more
+
+
+def test_moments_that_cannot_be_inverted_are_told(monkeypatch) -> None:
+    """Two channels that are one, and nothing that holds their weights."""
+    monkeypatch.setattr(elimination, "_RIDGE", 0.0)
+    with pytest.raises(PassError, match="too uniform to fit it anew"):
+        list(eliminate(np.ones((2, 2)), np.ones((2, 1)), 1, 1))

@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from flyweight.compressor.errors import PassError
 from flyweight.compressor.passes.prune.second_moments import Matrix
 
 _RIDGE: Final = 0.01
@@ -53,7 +54,20 @@ def eliminate(moments: Matrix, weights: Matrix, block: int, step: int) -> Iterat
         weights: shape (columns, outputs).
         block: neighbouring columns that are one channel.
         step: channels that go at a time; at first only those beyond a multiple of it.
+
+    Raises:
+        PassError: the moments cannot be inverted.
     """
+    try:
+        yield from _steps(moments, weights, block, step)
+    except np.linalg.LinAlgError as error:
+        raise PassError(
+            f"What a layer of {len(moments)} columns reads is too uniform to fit it anew ({error}); give "
+            "more calibration samples, or more different ones."
+        ) from error
+
+
+def _steps(moments: Matrix, weights: Matrix, block: int, step: int) -> Iterator[Remainder]:
     ridge = _RIDGE * max(float(np.trace(moments)) / len(moments), _SMALLEST)
     inverse: Matrix = np.asarray(np.linalg.inv(moments + ridge * np.eye(len(moments))), dtype=np.float64)
     kept, left = np.arange(len(moments) // block), weights.astype(np.float64)
