@@ -15,9 +15,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from flyweight.compressor.model import Array
+from flyweight.compressor.onnx_model import attribute
 from flyweight.compressor.passes.layout.indexing import Entry, element_of
 from flyweight.compressor.passes.layout.numbers import known_number
-from flyweight.compressor.passes.layout.view import Length, View, attribute, remove_unread, sort_nodes
+from flyweight.compressor.passes.layout.view import Length, View, remove_unread, sort_nodes
 
 OPSET: Final = 23
 # The IR version of opset 23.
@@ -167,7 +168,7 @@ def _without_scale(view: View, name: str) -> tuple[str, float]:
 def _apart(view: View, name: str, order: list[int]) -> _Apart | None:
     """Return the tensor (batch, length, heads * size) behind one whose heads are set apart."""
     transpose = view.producer(name, "Transpose")
-    if transpose is None or attribute(transpose, "perm") != order:
+    if transpose is None or _order(transpose) != order:
         return None
     reshape = view.producer(transpose.input[0], "Reshape")
     if reshape is None:
@@ -185,7 +186,7 @@ def _swapped_apart(view: View, name: str) -> _Apart | None:
     """As `_apart` for keys whose last two axes are swapped by a Transpose of its own."""
     transpose = view.producer(name, "Transpose")
     swapped = _swapped_in_three(view, name)
-    if transpose is not None and attribute(transpose, "perm") == _SWAP_LAST:
+    if transpose is not None and _order(transpose) == _SWAP_LAST:
         swapped = transpose.input[0]
     if swapped is None:
         return None
@@ -199,7 +200,7 @@ def _swapped_in_three(view: View, name: str) -> str | None:
     last = view.producer(name, "Reshape")
     transpose = None if last is None else view.producer(last.input[0], "Transpose")
     first = None if transpose is None else view.producer(transpose.input[0], "Reshape")
-    if last is None or transpose is None or first is None or attribute(transpose, "perm") != [0, 2, 1]:
+    if last is None or transpose is None or first is None or _order(transpose) != [0, 2, 1]:
         return None
     before, after = view.shape(first.input[0]), view.shape(last.output[0])
     if before is None or after is None or len(before) != 4 or len(after) != 4:
@@ -210,7 +211,7 @@ def _swapped_in_three(view: View, name: str) -> str | None:
 def _heads_together(view: View, name: str) -> onnx.NodeProto | None:
     """Return the Reshape that puts the heads of an attention's result together again."""
     transpose = view.only_consumer(name, "Transpose")
-    if transpose is None or attribute(transpose, "perm") != _HEADS_APART:
+    if transpose is None or _order(transpose) != _HEADS_APART:
         return None
     reshape = view.only_consumer(transpose.output[0], "Reshape")
     if reshape is None:
@@ -330,3 +331,8 @@ class _Masks:
     def _fresh(self) -> str:
         self._count = getattr(self, "_count", -1) + 1
         return f"fused_attention_mask_{self._count}"
+
+
+def _order(transpose: onnx.NodeProto) -> list[int]:
+    """Return in which order a Transpose puts the axes; empty where it turns them round."""
+    return attribute(transpose, "perm", list[int]())

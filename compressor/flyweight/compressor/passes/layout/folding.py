@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from flyweight.compressor.onnx_model import attribute
 from flyweight.compressor.passes.layout.indexing import Uniform, element_of
-from flyweight.compressor.passes.layout.view import View, attribute, remove_unread
+from flyweight.compressor.passes.layout.view import View, remove_unread
 
 _BROADCASTING: Final = frozenset({"Add", "Div", "Mul", "Sub"})
 
@@ -78,7 +79,7 @@ def _is_lookup(view: View, node: onnx.NodeProto) -> bool:
     table = view.stored.get(node.input[0]) if node.op_type == "Gather" and not node.domain else None
     if table is None or table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
         return False
-    return bool(attribute(node, "axis", 0) == 0)
+    return attribute(node, "axis", 0) == 0
 
 
 def _drop_expands(view: View) -> int:

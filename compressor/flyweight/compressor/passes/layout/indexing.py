@@ -6,6 +6,7 @@ as a comparison. What such a subgraph gives is worked out here by the definition
 every input and not for some samples; what is not understood is None.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -14,8 +15,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from flyweight.compressor.onnx_model import attribute
 from flyweight.compressor.passes.layout.numbers import known_number, known_values
-from flyweight.compressor.passes.layout.view import Length, View, attribute
+from flyweight.compressor.passes.layout.view import Length, View
 
 _DEEPEST: Final = 32
 # Reading larger constants would cost more than it tells.
@@ -107,7 +109,7 @@ def _cast(view: View, node: onnx.NodeProto, depth: int) -> Known | None:
     found = element_of(view, node.input[0], depth)
     if isinstance(found, Uniform) and found.value in {0, 1}:
         return found
-    return found if isinstance(found, Place) and attribute(node, "to") in _INTEGERS else None
+    return found if isinstance(found, Place) and attribute(node, "to", 0) in _INTEGERS else None
 
 
 def _range(view: View, node: onnx.NodeProto, _: int) -> Known | None:
@@ -126,7 +128,7 @@ def _length(view: View, name: str) -> Length:
     shape = None if node is None else view.shape(node.input[0])
     if node is None or shape is None:
         return None
-    chosen = shape[slice(attribute(node, "start", 0), attribute(node, "end"))]
+    chosen = shape[slice(attribute(node, "start", 0), attribute(node, "end", sys.maxsize))]
     return chosen[0] if len(chosen) == 1 else None
 
 
@@ -178,7 +180,7 @@ def _gathered(view: View, node: onnx.NodeProto, depth: int) -> Known | None:
     if joined is None or shape is None or attribute(node, "batch_dims", 0):
         return None
     # The last axis of the indices says which axis of the source; only grids joined there are places.
-    if attribute(joined, "axis") not in {-1, len(shape)}:
+    if attribute(joined, "axis", 0) not in {-1, len(shape)}:
         return None
     places = [element_of(view, part, depth) for part in joined.input]
     axes = [place.axis + 1 for place in places if isinstance(place, Place) and place.axis < -1]

@@ -5,6 +5,7 @@ same shape is free.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -12,7 +13,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from flyweight.compressor.passes.layout.view import View, attribute
+from flyweight.compressor.onnx_model import attribute
+from flyweight.compressor.passes.layout.view import View
 
 Values = list[float | None]
 
@@ -51,7 +53,7 @@ def _lengths(view: View, node: onnx.NodeProto) -> Values | None:
     shape = view.shape(node.input[0])
     if shape is None:
         return None
-    chosen = shape[slice(attribute(node, "start", 0), attribute(node, "end"))]
+    chosen = shape[slice(attribute(node, "start", 0), attribute(node, "end", sys.maxsize))]
     return [float(length) if isinstance(length, int) else None for length in chosen]
 
 

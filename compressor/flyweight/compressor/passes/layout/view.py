@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import onnx
 
@@ -64,12 +63,6 @@ class View:
             return self.stored[name].data_type == onnx.TensorProto.FLOAT
         kind = self._values.get(name)
         return kind is not None and kind.elem_type == onnx.TensorProto.FLOAT
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:  # whatever ONNX allows
-    """Return the value of an attribute, or `default` where the node has none of this name."""
-    found = next((item for item in node.attribute if item.name == name), None)
-    return default if found is None else onnx.helper.get_attribute_value(found)
 
 
 def remove_unread(model: onnx.ModelProto) -> None:
