@@ -202,3 +202,26 @@ def test_the_first_to_ask_makes_what_the_study_remembers(tmp_path: Path) -> None
 def test_optuna_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, 3)
     assert capfd.readouterr() == ("", "")
+
+
+def test_of_two_that_begin_the_last_trial_at_once_one_stands_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, early = open_study(tmp_path), open_study(tmp_path)
+    begin, tried = optuna.Study.optimize, list[Mapping[str, int]]()
+
+    def overtaken(study: object, *arguments: object, **named: object) -> None:
+        monkeypatch.setattr(optuna.Study, "optimize", begin)
+        early.run(score, 2, lambda: False)
+        begin(study, *arguments, **named)
+
+    def noted(genes: Mapping[str, int]) -> Score:
+        tried.append(genes)
+        return score(genes)
+
+    monkeypatch.setattr(optuna.Study, "optimize", overtaken)
+    late.run(noted, 2, lambda: False)
+    assert len(late.finished()) == 2
+    assert not tried
+    late.close()
+    early.close()

@@ -86,6 +86,10 @@ class Finished:
 Objective = Callable[["Genes"], Score]
 
 
+class _OneTooManyError(Exception):
+    """Enough trials were begun before this one."""
+
+
 class Study:
     """An open study; used from one thread of one process. Others may have it open at the same time."""
 
@@ -166,7 +170,11 @@ class Study:
             while not stop() and len(self._trials("COMPLETE")) < trials:
                 self._check_identity()
                 if len(self._trials("COMPLETE", "RUNNING")) < trials:
-                    self._study.optimize(lambda trial: self._try(trial, objective), n_trials=1)
+                    self._study.optimize(
+                        lambda trial: self._try(trial, objective, trials),
+                        n_trials=1,
+                        catch=(_OneTooManyError,),
+                    )
                 else:  # others are at the last ones; if one of them dies, its trial is ours
                     self._optuna.storages.fail_stale_trials(self._study)
                     time.sleep(_WAITING_SECONDS)
@@ -191,8 +199,12 @@ class Study:
             self._storage = None
         self._presence.leave()
 
-    def _try(self, trial: "Trial", objective: Objective) -> tuple[float, ...]:
+    def _try(self, trial: "Trial", objective: Objective, trials: int) -> tuple[float, ...]:
         genes = {parameter.name: _drawn(trial, parameter) for parameter in self._parameters}
+        # Who looks at the same moment begins at the same moment; the numbers say who was first.
+        if sum(other.number < trial.number for other in self._trials("COMPLETE", "RUNNING")) >= trials:
+            trial.set_user_attr(_STOPPED, value=True)
+            raise _OneTooManyError
         if self._deaths(genes) >= _MOST_DEATHS:
             score = Score((10.0, 10.0, 1.0), {"alive": 1.0}, {"error": _ABORTED})
         else:
