@@ -28,6 +28,9 @@ NUMBERS: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
     }
 )
 
+# bfloat16 as its bits: a type that numpy can hold, slice and join, and that passes for no other datatype.
+BFLOAT16: Final = np.dtype([("bfloat16", "<u2")])
+
 # The numpy type of a decoded array, by datatype. numpy has no bfloat16, and float32 holds every value of it;
 # BYTES are arrays of `bytes` objects.
 DATATYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
@@ -37,6 +40,7 @@ DATATYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
 _BY_DTYPE: Final[Mapping[np.dtype[Any], str]] = {
     np.dtype(np.bool_): "BOOL",
     **{dtype: datatype for datatype, dtype in NUMBERS.items()},
+    BFLOAT16: "BF16",
     np.dtype(np.object_): "BYTES",
 }
 
@@ -52,6 +56,8 @@ def datatype_of(array: Array) -> str:
         return datatype
     if array.dtype.kind in "SU":
         return "BYTES"
+    if is_foreign_bfloat16(array.dtype):
+        return "BF16"
     datatype = _BY_DTYPE.get(array.dtype.newbyteorder("<"))
     if datatype is None:
         raise TensorError(
@@ -59,6 +65,11 @@ def datatype_of(array: Array) -> str:
             f"{', '.join(sorted(DATATYPES))}."
         )
     return datatype
+
+
+def is_foreign_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Tell whether a type is the bfloat16 of the package ml_dtypes, which others use where numpy has none."""
+    return dtype.name == "bfloat16" and dtype.itemsize == BFLOAT16.itemsize
 
 
 def unknown_datatype(name: str, datatype: str) -> TensorError:

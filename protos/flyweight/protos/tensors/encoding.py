@@ -22,7 +22,7 @@ def encode_inputs(
         TensorError: an array cannot be sent, or not as the datatype asked for; the text names it.
     """
     for name, array in arrays.items():
-        datatype, data = _encode(name, array, datatypes)
+        datatype, data = encode_tensor(name, array, datatypes)
         request.inputs.add(name=name, datatype=datatype, shape=array.shape)
         request.raw_input_contents.append(data)
 
@@ -35,12 +35,16 @@ def encode_outputs(
     Arguments and errors are those of `encode_inputs`.
     """
     for name, array in arrays.items():
-        datatype, data = _encode(name, array, datatypes)
+        datatype, data = encode_tensor(name, array, datatypes)
         response.outputs.add(name=name, datatype=datatype, shape=array.shape)
         response.raw_output_contents.append(data)
 
 
-def _encode(name: str, array: Array, datatypes: Mapping[str, str] | None) -> tuple[str, bytes]:
+def encode_tensor(name: str, array: Array, datatypes: Mapping[str, str] | None = None) -> tuple[str, bytes]:
+    """Return the datatype and the raw contents that an array is sent as.
+
+    Arguments and errors are those of `encode_inputs`.
+    """
     asked = None if datatypes is None else datatypes.get(name)
     try:
         datatype = datatype_of(array)

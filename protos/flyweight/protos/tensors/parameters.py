@@ -7,6 +7,7 @@ from flyweight.protos.errors import TensorError
 from flyweight.protos.inference.grpc_service_pb2 import InferParameter
 
 ParameterValue: TypeAlias = bool | int | float | str
+InferParameters: TypeAlias = Mapping[str, InferParameter]
 
 _INT64: Final = range(-(2**63), 2**63)
 _UINT64: Final = range(2**64)

@@ -9,7 +9,9 @@ import numpy as np
 from flyweight.protos.errors import TensorError
 from flyweight.protos.inference.grpc_service_pb2 import InferTensorContents
 from flyweight.protos.tensors.datatypes import DATATYPES, Array, unknown_datatype
+from flyweight.protos.tensors.limits import UNLIMITED, TensorLimits
 from flyweight.protos.tensors.shapes import count_elements, impossible_shape
+from flyweight.protos.tensors.strings import check_strings, too_long
 
 # Source: the Open Inference Protocol, gRPC, message InferTensorContents. FP16 and BF16 have no field.
 _FIELDS: Final[Mapping[str, str]] = MappingProxyType(
@@ -32,12 +34,19 @@ _FIELDS: Final[Mapping[str, str]] = MappingProxyType(
 _NARROW: Final = frozenset({"INT8", "INT16", "UINT8", "UINT16"})
 
 
-def decode_typed(name: str, datatype: str, shape: tuple[int, ...], contents: InferTensorContents) -> Array:
+def decode_typed(
+    name: str,
+    datatype: str,
+    shape: tuple[int, ...],
+    contents: InferTensorContents,
+    limits: TensorLimits = UNLIMITED,
+) -> Array:
     """Return one tensor's typed contents as an array of `shape`.
 
     Raises:
         TensorError: the datatype is unknown or only travels as raw bytes, the contents are in another
-            datatype's field, their number does not fit the shape, or a value does not fit the datatype.
+            datatype's field, their number does not fit the shape, a value does not fit the datatype, or a
+            limit is passed.
     """
     elements = count_elements(name, shape)
     field = _FIELDS.get(datatype)
@@ -55,10 +64,26 @@ def decode_typed(name: str, datatype: str, shape: tuple[int, ...], contents: Inf
             f"Tensor {name!r} of datatype {datatype} and shape {list(shape)} takes {elements} elements, and "
             f"{len(values)} were sent in {field} and none as raw bytes."
         )
+    _check_limits(name, datatype, values, limits)
     try:
         return _array(name, datatype, values).reshape(shape)
     except ValueError as error:
         raise impossible_shape(name, shape) from error
+
+
+def _check_limits(name: str, datatype: str, values: Sequence[Any], limits: TensorLimits) -> None:
+    if datatype != "BYTES":
+        size = len(values) * DATATYPES[datatype].itemsize
+        if size > limits.tensor_bytes:
+            raise TensorError(
+                f"Tensor {name!r} has {size} bytes, and {limits.tensor_bytes} are the most for one tensor; "
+                "send fewer rows in one request."
+            )
+        return
+    check_strings(name, len(values), limits)
+    longest = max(map(len, values), default=0)
+    if longest > limits.string_bytes:
+        raise too_long(name, longest, limits)
 
 
 def _array(name: str, datatype: str, values: Sequence[Any]) -> Array:
