@@ -3,7 +3,11 @@
 In short: `compress("model.onnx", data="samples.npz", repository="repository", name="mynet")`.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Before onnxruntime is loaded, as for the server: it tells nobody of the models that are compressed.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from flyweight.compressor.compression import compress
