@@ -1,0 +1,1 @@
+"""Requests become runs: one bounded queue per variant, one scheduler per server."""
