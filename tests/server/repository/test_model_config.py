@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from flyweight.server.errors import LoadFailed
-from flyweight.server.repository.model_config import parse_model_config, require_supported
+from flyweight.server.repository.model_config import named_files, parse_model_config, require_supported
 from flyweight.server.repository.scan import LARGEST_TEXT_CHARACTERS
 
 PATH = Path("/repository/m/config.pbtxt")
@@ -32,14 +32,25 @@ def test_a_text_that_is_not_one_gets_one_sentence(text: str) -> None:
         ('backend: "python"', "the backend 'python'"),
         ('name: "other"', "the name 'other'"),
         ("ensemble_scheduling {}", "ensemble_scheduling"),
-        ("sequence_batching {}", "sequence_batching"),
+        ('platform: "ensemble"', "without ensemble_scheduling"),
+        ('platform: "ensemble" backend: "onnxruntime" ensemble_scheduling {}', "backend empty"),
+        ('platform: "ensemble" ensemble_scheduling {step [{}]} instance_group [{}]', "instance_group"),
+        ('platform: "ensemble" ensemble_scheduling {step [{}]} optimization {}', "optimization"),
+        ('platform: "ensemble" ensemble_scheduling {step [{}]} model_warmup [{}]', "model_warmup"),
+        (
+            'platform: "ensemble" ensemble_scheduling {step [{}]} response_cache {enable: true}',
+            "a response_cache, and an ensemble's answers change",
+        ),
+        ('runtime: "libtriton_python.so"', "the runtime 'libtriton_python.so'"),
+        ('cc_model_filenames {key: "7.5" value: "t4.onnx"}', "cc_model_filenames"),
+        ('input [{name: "x" format: FORMAT_NCHW dims: [4]}]', "FORMAT_NCHW, which takes 3 dims"),
+        ('output [{name: "y" is_non_linear_format_io: true}]', "'y' a non-linear format"),
+        ('input [{name: "x" dims: [0]}]', "'x' a length of 0"),
         ("batch_input [{target_name: 'x'}]", "batch_input"),
         ("batch_output [{target_name: 'x'}]", "batch_output"),
         ("model_transaction_policy {decoupled: true}", "decoupled"),
         ('model_operations {op_library_filename: "ops.so"}', "'ops.so'"),
         ("model_repository_agents {agents: [{name: 'checksum'}]}", "model_repository_agents"),
-        ('input [{name: "x" reshape: {shape: []}}]', "reshapes 'x'"),
-        ('output [{name: "y" reshape: {shape: [1]}}]', "reshapes 'y'"),
         ('input [{name: "x" allow_ragged_batch: true}]', "ragged batches of 'x'"),
         ('input [{name: "x" is_shape_tensor: true}]', "'x' a shape tensor"),
     ],
@@ -54,19 +65,33 @@ def test_what_would_change_answers_is_refused_by_name(text: str, named: str) -> 
 @pytest.mark.parametrize(
     "text",
     [
-        "dynamic_batching {max_queue_delay_microseconds: 100}",
-        "instance_group [{kind: KIND_GPU count: 2}]",
-        'model_warmup [{name: "w"}]',
-        "response_cache {enable: true}",
-        "optimization {graph: {level: 1}}",
+        'metric_tags {key: "team" value: "a"}',
+        "model_metrics {metric_control {}}",
+        "optimization.priority",
+        "a rate limiter or host policy",
     ],
 )
 def test_what_changes_no_answer_is_accepted_and_noted(text: str) -> None:
-    (note,) = require_supported(parse_model_config(text, PATH), "m")
-    assert note.startswith(f"The config.pbtxt of m sets {text.split(maxsplit=1)[0]}: ")
+    written = {
+        "optimization.priority": "optimization {priority: PRIORITY_MAX}",
+        "a rate limiter or host policy": 'instance_group [{host_policy: "p"}]',
+    }
+    (note,) = require_supported(parse_model_config(written.get(text, text), PATH), "m")
+    named = text if text in written else text.split(maxsplit=1)[0]
+    assert note.startswith(f"The config.pbtxt of m sets {named}: ")
 
 
-@pytest.mark.parametrize("text", ["", 'platform: "onnxruntime_onnx"', 'backend: "onnxruntime" name: "m"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        'platform: "onnxruntime_onnx"',
+        'platform: "onnxruntime"',
+        'backend: "onnxruntime" name: "m"',
+        "dynamic_batching {} instance_group [{count: 2}] response_cache {enable: true}",
+        "optimization {graph {level: 1} input_pinned_memory {enable: true}}",
+    ],
+)
 def test_an_onnx_model_needs_no_note(text: str) -> None:
     assert require_supported(parse_model_config(text, PATH), "m") == ()
 
@@ -74,3 +99,16 @@ def test_an_onnx_model_needs_no_note(text: str) -> None:
 def test_a_text_that_is_too_long_is_refused_and_not_cut() -> None:
     with pytest.raises(LoadFailed, match="is longer than 131072 characters; shorten it"):
         parse_model_config("#" * (LARGEST_TEXT_CHARACTERS + 1), PATH)
+
+
+def test_the_files_that_a_configuration_names_are_known() -> None:
+    config = parse_model_config(
+        """
+        output [{name: "y" label_filename: "labels.txt"}, {name: "z"}]
+        model_warmup [{inputs {key: "x" value {input_data_file: "raw"}}}]
+        sequence_batching {state [{initial_state: {data_file: "zero"}}]}
+        """,
+        PATH,
+    )
+    assert named_files(config) == {"labels.txt", "warmup/raw", "initial_state/zero"}
+    assert named_files(None) == frozenset()

@@ -13,8 +13,8 @@ from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.protos.variant import MANIFEST_FILE, MODEL_FILE
 from flyweight.protos.variant.names import CODED_FILE
 from flyweight.server.errors import LoadFailed, TrafficPlanError
-from flyweight.server.repository.fingerprint import Fingerprint
-from flyweight.server.repository.model_config import parse_model_config
+from flyweight.server.repository.fingerprint import FileStamp, Fingerprint
+from flyweight.server.repository.model_config import is_ensemble, named_files, parse_model_config
 from flyweight.server.repository.scan import CONFIG_FILE, LARGEST_TEXT_CHARACTERS, TRAFFIC_FILE
 from flyweight.server.repository.snapshot import Fault, ModelSnapshot, Snapshot, VariantSnapshot
 from flyweight.server.traffic.plan import TrafficFile, parse_plan
@@ -22,7 +22,11 @@ from flyweight.server.traffic.plan import TrafficFile, parse_plan
 
 @dataclass(frozen=True, slots=True)
 class VariantSource:
-    """Everything that a load depends on; two equal sources need no reload."""
+    """Everything that a load depends on; two equal sources need no reload.
+
+    `model_file` is empty for an ensemble, whose `steps` are the names of the models it runs. `files` are the
+    files beside config.pbtxt that it names.
+    """
 
     model: str
     variant: str
@@ -30,6 +34,13 @@ class VariantSource:
     model_file: str
     fingerprint: Fingerprint
     config_text: str | None
+    files: tuple[FileStamp, ...] = ()
+    steps: tuple[str, ...] = ()
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Tell whether it runs other models and has no file of its own."""
+        return bool(self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +69,32 @@ class Desired:
     faults: tuple[Fault, ...] = ()
 
 
-def desire(snapshot: Snapshot, is_admitted: Callable[[str], bool] = lambda _: True) -> Desired:
-    """Return what `snapshot` asks for; models that are not admitted are left out."""
+def desire(
+    snapshot: Snapshot,
+    is_admitted: Callable[[str], bool] = lambda _: True,
+    may_follow: Callable[[str], bool] = lambda _: False,
+) -> Desired:
+    """Return what `snapshot` asks for; models that are not admitted are left out.
+
+    Those that an admitted ensemble runs are admitted with it if they may follow.
+    """
+    admitted = _with_steps(snapshot, {name for name in snapshot.models if is_admitted(name)}, may_follow)
     models = {
         name: _desire_model(model, tuple(fault for fault in snapshot.faults if fault.model == name))
         for name, model in snapshot.models.items()
-        if is_admitted(name)
+        if name in admitted
     }
     faults = tuple(fault for fault in snapshot.faults if fault.model not in models)
     return Desired(MappingProxyType({n: m for n, m in models.items() if m is not None}), faults)
+
+
+def _with_steps(snapshot: Snapshot, admitted: set[str], may_follow: Callable[[str], bool]) -> set[str]:
+    found, new = set(admitted), set(admitted)
+    while new and len(found) < len(snapshot.models):
+        named = {step for name in new for step in _steps(_read_config(snapshot.models[name])[0])}
+        new = {step for step in named - found if step in snapshot.models and may_follow(step)}
+        found |= new
+    return found
 
 
 def _desire_model(model: ModelSnapshot, faults: tuple[Fault, ...]) -> DesiredModel | None:
@@ -120,9 +148,7 @@ def _read_traffic(model: ModelSnapshot) -> tuple[TrafficFile | None, str]:
 
 
 def _named(traffic: TrafficFile | None) -> set[str]:
-    if traffic is None:
-        return set()
-    return {name for name in (traffic.baseline, *(traffic.split or {})) if name}
+    return set() if traffic is None else set(traffic.named())
 
 
 def _model_file(config: ModelConfig | None) -> str:
@@ -130,7 +156,12 @@ def _model_file(config: ModelConfig | None) -> str:
 
 
 def _candidates(model: ModelSnapshot, config: ModelConfig | None) -> dict[str, VariantSnapshot]:
-    """Return the folders that hold a variant: those with a manifest or a model file."""
+    """Return the folders that hold a variant: those with a manifest or a model file.
+
+    Of an ensemble every version folder is one: there is nothing to put into it.
+    """
+    if is_ensemble(config):
+        return {name: variant for name, variant in model.variants.items() if is_number(name)}
     return {
         name: variant
         for name, variant in model.variants.items()
@@ -143,14 +174,30 @@ def _candidates(model: ModelSnapshot, config: ModelConfig | None) -> dict[str, V
 
 def _source(model: ModelSnapshot, variant: VariantSnapshot, config: ModelConfig | None) -> VariantSource:
     named = _model_file(config)
+    wanted_files = named_files(config)
+    files = tuple(stamp for stamp in model.files.files if stamp.path in wanted_files)
+    steps = _steps(config)
     # The default file name is Triton's word for its own folders; what the compressor publishes is model.onnx,
     # or its coded form. A plain model stands before a coded one: it is what can be looked into, and loads
     # sooner. Without either, model.onnx is what an error names.
     there = [name for name in (named, MODEL_FILE, CODED_FILE) if variant.fingerprint.has(name)]
     model_file = there[0] if there else MODEL_FILE
     return VariantSource(
-        model.name, variant.name, variant.folder, model_file, variant.fingerprint, model.config_text
+        model=model.name,
+        variant=variant.name,
+        folder=variant.folder,
+        model_file="" if steps else model_file,
+        fingerprint=variant.fingerprint,
+        config_text=model.config_text,
+        files=files,
+        steps=steps,
     )
+
+
+def _steps(config: ModelConfig | None) -> tuple[str, ...]:
+    if config is None:
+        return ()
+    return tuple(sorted({step.model_name for step in config.ensemble_scheduling.step}))
 
 
 def _is_plain_number(name: str, variant: VariantSnapshot) -> bool:
@@ -204,6 +251,18 @@ def _missing_files(
         for name, variant in model.variants.items()
         if name not in candidates and is_number(name)
     ]
+    # Triton's log names these and serves the others.
+    specific = config.version_policy.specific.versions if config is not None else ()
+    there = {int(name) for name in model.variants if is_number(name)}
+    faults += [
+        Fault(model.name, "", f"config.pbtxt asks for version {version} of {model.name}, which is not there.")
+        for version in sorted(set(specific) - there)
+    ]
     if not candidates and not faults:
-        faults.append(Fault(model.name, "", f"{model.folder} holds no variant; publish one, or remove it."))
+        advice = (
+            "holds no version; make an empty folder 1, which is all an ensemble needs."
+            if is_ensemble(config)
+            else "holds no variant; publish one, or remove it."
+        )
+        faults.append(Fault(model.name, "", f"{model.folder} {advice}"))
     return tuple(faults)

@@ -4,30 +4,50 @@ import logging
 from dataclasses import replace
 
 from flyweight.protos.errors import RepositoryError
+from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest
 from flyweight.protos.variant import read_manifest, verify_digests
 from flyweight.server.errors import LoadFailed
 from flyweight.server.lifecycle.desired import VariantSource
+from flyweight.server.lifecycle.ensembles import Ensembles
 from flyweight.server.lifecycle.lease import Leases
+from flyweight.server.lifecycle.rehearsal import Rehearsed, rehearse
 from flyweight.server.lifecycle.table import LoadedVariant
 from flyweight.server.repository.completion import complete
 from flyweight.server.repository.fingerprint import take_fingerprint
-from flyweight.server.repository.model_config import parse_model_config, require_supported
+from flyweight.server.repository.labels import read_labels
+from flyweight.server.repository.model_config import (
+    ENSEMBLE,
+    is_ensemble,
+    parse_model_config,
+    require_supported,
+)
+from flyweight.server.repository.reshaping import reshapes_of
 from flyweight.server.repository.scan import CONFIG_FILE
-from flyweight.server.runtime.golden import check_golden, warm_up
+from flyweight.server.repository.scheduling import serving_of
+from flyweight.server.repository.serving import Merging, ServingPolicy
+from flyweight.server.repository.session_parameters import with_parameters
 from flyweight.server.runtime.processor import missing_instruction_sets
-from flyweight.server.runtime.seam import Runtime, RuntimeFactory, SessionSettings, Signature
+from flyweight.server.runtime.reshaped import ReshapedRuntime
+from flyweight.server.runtime.seam import Runtime, RuntimeFactory, SessionSettings
+from flyweight.server.sequences import Sequences, hide, sequences_of
 
 _log = logging.getLogger(__name__)
 
 
-def load_variant(source: VariantSource, factory: RuntimeFactory, intra_op_threads: int = 0) -> LoadedVariant:
+def load_variant(
+    source: VariantSource,
+    factory: RuntimeFactory,
+    intra_op_threads: int = 0,
+    ensembles: Ensembles | None = None,
+) -> LoadedVariant:
     """Load a variant; after an error nothing of it is left.
 
     Args:
         source: what to load.
         factory: makes the runtime.
         intra_op_threads: the operator's word against the manifest's; 0 leaves it to the manifest.
+        ensembles: makes the runtimes of ensembles; None refuses them.
 
     Raises:
         LoadFailed, RepositoryError: with one sentence that names the file and what to do.
@@ -37,21 +57,78 @@ def load_variant(source: VariantSource, factory: RuntimeFactory, intra_op_thread
         config = parse_model_config(source.config_text, source.folder.parent / CONFIG_FILE)
         for note in require_supported(config, source.model):
             _log.info("%s", note)
+    if config is not None and is_ensemble(config):
+        return _load_ensemble(source, config, ensembles)
     manifest = read_manifest(source.folder)
     if manifest is not None:
         _verify(source, manifest)
         _note_processor(source, manifest)
-    settings = _session_settings(manifest, intra_op_threads)
-    runtime = factory.load(source.folder / source.model_file, settings)
+    settings = _session_settings(source.model, manifest, config, intra_op_threads)
+    bare = factory.load(source.folder / source.model_file, settings)
     try:
-        completed, signature = complete(config, source.model, runtime.signature)
-        _rehearse(source, manifest, runtime, signature)
-        _require_unchanged(source)
+        return _bring_up(source, config, manifest, bare)
     except BaseException:
-        runtime.close()
+        bare.close()
         raise
-    leases = Leases(f"The variant {source.variant!r} of the model {source.model!r}")
-    return LoadedVariant(source.model, source.variant, signature, completed, manifest, runtime, leases)
+
+
+def _bring_up(
+    source: VariantSource, config: ModelConfig | None, manifest: VariantManifest | None, bare: Runtime
+) -> LoadedVariant:
+    """Return the variant that a session makes, rehearsed."""
+    folder = source.folder.parent
+    spec = sequences_of(config, source.model, folder, bare.signature)
+    completed, signature = complete(config, source.model, hide(bare.signature, spec, config))
+    runtime = _reshaped(bare, completed, source.model)
+    serving = rehearse(
+        Rehearsed(source, manifest, bare, runtime, signature, spec), completed, serving_of(config, signature)
+    )
+    labels = read_labels(completed, folder)
+    _require_unchanged(source)
+    what = _what(source)
+    return LoadedVariant(
+        model=source.model,
+        name=source.variant,
+        signature=signature,
+        config=completed,
+        manifest=manifest,
+        runtime=runtime,
+        leases=Leases(what),
+        serving=serving,
+        labels=labels,
+        sequences=None if spec is None else Sequences(spec, what),
+    )
+
+
+def _load_ensemble(source: VariantSource, config: ModelConfig, ensembles: Ensembles | None) -> LoadedVariant:
+    if ensembles is None:
+        raise LoadFailed(f"{source.model} is an ensemble, and they are not served here.")
+    runtime, is_merging = ensembles.load(config, source.model)
+    completed, signature = complete(config, source.model, runtime.signature)
+    completed.platform, completed.backend, completed.default_model_filename = ENSEMBLE, "", ""
+    may_share = is_merging and signature.max_batch_rows > 1
+    return LoadedVariant(
+        model=source.model,
+        name=source.variant,
+        signature=signature,
+        config=completed,
+        manifest=None,
+        runtime=_reshaped(runtime, completed, source.model),
+        leases=Leases(_what(source)),
+        serving=ServingPolicy(
+            merging=Merging.MEASURED if may_share else Merging.NEVER, max_rows=signature.max_batch_rows
+        ),
+        labels=read_labels(completed, source.folder.parent),
+    )
+
+
+def _what(source: VariantSource) -> str:
+    return f"The variant {source.variant!r} of the model {source.model!r}"
+
+
+def _reshaped(runtime: Runtime, config: ModelConfig, model: str) -> Runtime:
+    reshapes = reshapes_of(config, model)
+    return ReshapedRuntime(runtime, reshapes) if reshapes else runtime
 
 
 def _verify(source: VariantSource, manifest: VariantManifest) -> None:
@@ -77,23 +154,16 @@ def _note_processor(source: VariantSource, manifest: VariantManifest) -> None:
         )
 
 
-def _session_settings(manifest: VariantManifest | None, intra_op_threads: int) -> SessionSettings:
+def _session_settings(
+    model: str, manifest: VariantManifest | None, config: ModelConfig | None, intra_op_threads: int
+) -> SessionSettings:
+    """Return the manifest's settings, overruled by config.pbtxt, and that by the operator."""
     settings = SessionSettings()
     if manifest is not None:
         settings = SessionSettings(manifest.session.intra_op_threads, dict(manifest.session.config_entries))
+    if config is not None:
+        settings = with_parameters(settings, config, model)
     return replace(settings, intra_op_threads=intra_op_threads) if intra_op_threads else settings
-
-
-def _rehearse(
-    source: VariantSource, manifest: VariantManifest | None, runtime: Runtime, signature: Signature
-) -> None:
-    """Run the session before anybody waits for it, and see that it answers as when it was published."""
-    if manifest is not None and manifest.golden.file:
-        check_golden(runtime, source.folder, manifest.golden)
-        return
-    failed = warm_up(runtime, signature)
-    if failed:
-        _log.info("%s/%s was not warmed up with zeros: %s", source.model, source.variant, failed)
 
 
 def _require_unchanged(source: VariantSource) -> None:

@@ -1,6 +1,7 @@
 """The fingerprint of a folder: what changes when any file in it does, without reading the files."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def take_fingerprint(folder: Path) -> Fingerprint:
     return Fingerprint(tuple(sorted(_stamps(folder, ""))))
 
 
+def take_loose_files(folder: Path) -> tuple[FileStamp, ...]:
+    """Return the stamps of the files in a folder itself; links that lead nowhere are left out.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    stamps: list[FileStamp] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                if not entry.name.startswith(".") and entry.is_file():
+                    stamps.append(_stamp(entry, entry.name))
+    return tuple(sorted(stamps))
+
+
 def _stamps(folder: Path, prefix: str) -> list[FileStamp]:
     stamps: list[FileStamp] = []
     with os.scandir(folder) as entries:
@@ -52,8 +68,12 @@ def _stamps(folder: Path, prefix: str) -> list[FileStamp]:
                 if entry.is_dir(follow_symlinks=False):
                     stamps += _stamps(Path(entry.path), path + "/")
                 elif entry.is_file():
-                    status = entry.stat()
-                    stamps.append(FileStamp(path, status.st_size, status.st_mtime_ns, status.st_ino))
+                    stamps.append(_stamp(entry, path))
             except FileNotFoundError:
                 continue
     return stamps
+
+
+def _stamp(entry: "os.DirEntry[str]", path: str) -> FileStamp:
+    status = entry.stat()
+    return FileStamp(path, status.st_size, status.st_mtime_ns, status.st_ino)

@@ -4,17 +4,21 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from flyweight.protos.errors import RepositoryError
 from flyweight.protos.variant import is_valid_name
-from flyweight.server.repository.fingerprint import take_fingerprint
+from flyweight.server.repository.fingerprint import Fingerprint, take_fingerprint, take_loose_files
 from flyweight.server.repository.snapshot import Fault, ModelSnapshot, Snapshot, VariantSnapshot
 
 CONFIG_FILE: Final = "config.pbtxt"
 TRAFFIC_FILE: Final = "traffic.yaml"
+WARMUP_FOLDER: Final = "warmup"
+STATE_FOLDER: Final = "initial_state"
+_FILE_FOLDERS: Final = (WARMUP_FOLDER, STATE_FOLDER)
 
 # Texts that people write; what is longer is something else under that name. A thousand variants are a fifth
 # of it, and it takes YAML half a second.
@@ -65,12 +69,25 @@ def _scan_model(folder: Path, faults: list[Fault]) -> ModelSnapshot | None:
         variants = _scan_variants(folder, faults)
         config_text = _read_text(folder / CONFIG_FILE)
         traffic_text = _read_text(folder / TRAFFIC_FILE)
+        files = _scan_files(folder)
     except FileNotFoundError:
         return None
     except OSError as error:
         faults.append(Fault(name, "", _unreadable(error, folder), unreadable=True))
         return None
-    return ModelSnapshot(name, folder, MappingProxyType(variants), config_text, traffic_text)
+    return ModelSnapshot(name, folder, MappingProxyType(variants), config_text, traffic_text, files)
+
+
+def _scan_files(folder: Path) -> Fingerprint:
+    """Return the files that a config.pbtxt may name: beside it, and in two folders of fixed names."""
+    stamps = [stamp for stamp in take_loose_files(folder) if stamp.path not in {CONFIG_FILE, TRAFFIC_FILE}]
+    for name in _FILE_FOLDERS:
+        try:
+            found = take_fingerprint(folder / name).files
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        stamps += [replace(stamp, path=f"{name}/{stamp.path}") for stamp in found]
+    return Fingerprint(tuple(sorted(stamps)))
 
 
 def _scan_variants(model_folder: Path, faults: list[Fault]) -> dict[str, VariantSnapshot]:

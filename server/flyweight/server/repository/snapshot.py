@@ -32,13 +32,17 @@ class VariantSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
-    """A model's folder: what may be its variants, and the texts beside them (None where there is none)."""
+    """A model's folder: what may be its variants, and the texts beside them (None where there is none).
+
+    `files` are the other files beside the variants, and those in `warmup` and `initial_state`.
+    """
 
     name: str
     folder: Path
     variants: Mapping[str, VariantSnapshot] = field(default_factory=lambda: MappingProxyType({}))
     config_text: str | None = None
     traffic_text: str | None = None
+    files: Fingerprint = field(default_factory=Fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The check of golden samples, and the warm-up of a session that has none."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from flyweight.server.errors import InvalidRequest, LoadFailed, RunFailed
 from flyweight.server.runtime.seam import Array, Runtime, Signature, TensorSpec
 
 
-def check_golden(runtime: Runtime, folder: Path, golden: Golden) -> None:
+def check_golden(runtime: Runtime, folder: Path, golden: Golden) -> Mapping[str, Array]:
     """Run the golden inputs and compare the outputs; this is also the session's warm-up.
 
     Two outputs agree when max|actual - expected| <= relative_tolerance * max|expected|.
+
+    Returns:
+        The inputs, which the model is now known to take.
 
     Raises:
         ManifestError: the samples cannot be read.
@@ -40,16 +44,18 @@ def check_golden(runtime: Runtime, folder: Path, golden: Golden) -> None:
                 f"magnitude where {golden.relative_tolerance:.3g} is allowed; this processor or runtime "
                 "computes it differently, so evaluate and publish the variant again here."
             )
+    return samples.inputs
 
 
-def warm_up(runtime: Runtime, signature: Signature) -> str:
+def warm_up(runtime: Runtime, signature: Signature, hidden: Mapping[str, Array] | None = None) -> str:
     """Run zeros of the smallest shape once; return why that failed, or nothing.
 
     Zeros are a guess: a model may rightly refuse them (an index of 0 into nothing, lengths that belong
-    together), so this decides nothing.
+    together), so this decides nothing. `hidden` are inputs that callers do not send.
     """
     try:
-        runtime.run({spec.name: _zeros(spec) for spec in signature.inputs if not spec.optional})
+        zeros = {spec.name: _zeros(spec) for spec in signature.inputs if not spec.optional}
+        runtime.run({**zeros, **(hidden or {})})
     except (InvalidRequest, RunFailed) as error:
         return str(error)
     return ""
