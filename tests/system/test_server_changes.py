@@ -1,6 +1,9 @@
 """What happens on disk while a real server is under traffic."""
 
+import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ import tritonclient.grpc as triton
 
 pytestmark = pytest.mark.system
 
+COMMAND = Path(sys.executable).with_name("flyweight")
 CALLERS = 3
 SCALES = {"baseline": 2, "int8": 3, "pruned": 5}
 
@@ -178,3 +182,94 @@ def test_a_bad_traffic_file_is_told_and_the_last_good_plan_stays(
     assert part in server.log.read_text()
     traffic.stop()
     assert traffic.failures == []
+
+
+def command(server: Any, *words: str) -> Any:
+    """Run a command of the client against the server, and return what it prints as JSON."""
+    done = subprocess.run(
+        [COMMAND, *words, "--json", "--url", server.address], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_traffic_changed_by_command_is_followed_under_traffic_and_survives_a_restart(
+    server: Any, traffic: Traffic, server_repository: Path, start_server: Callable[..., Any]
+) -> None:
+    state = command(server, "traffic", "set", "tiny", "int8=100", "--label", "canary=int8")
+    assert state["split"] == {"int8": 100}
+    traffic.await_answers(only("int8"))
+    assert command(server, "promote", "tiny", "canary")["baseline"] == "int8"
+    traffic.await_answers(only("int8"))
+    assert command(server, "rollback", "tiny")["baseline"] == "baseline"
+    traffic.await_answers(only("baseline"))
+    command(server, "promote", "tiny", "int8")
+    traffic.stop()
+    assert traffic.failures == []
+    server.signal()
+    assert server.wait() == 0
+    again = start_server(server_repository)
+    state = command(again, "traffic", "get", "tiny")
+    assert (state["baseline"], state["labels"]) == ("int8", {"canary": "int8"})
+    assert command(again, "rollback", "tiny")["baseline"] == "baseline"
+
+
+def test_a_label_can_be_asked_for_as_a_version(server: Any) -> None:
+    command(server, "traffic", "set", "tiny", "--label", "canary=int8")
+    client = triton.InferenceServerClient(server.address)
+    tensor = triton.InferInput("x", [1, 4], "FP32")
+    tensor.set_data_from_numpy(np.ones((1, 4), np.float32))
+    result = client.infer("tiny", [tensor], model_version="canary")
+    assert result.get_response().model_version == "int8"
+    with pytest.raises(triton.InferenceServerException, match="'nobody'"):
+        client.infer("tiny", [tensor], model_version="nobody")
+
+
+def test_what_a_stock_client_sends_with_a_load_is_served_until_the_next_load(
+    start_server: Callable[..., Any], server_repository: Path, tmp_path: Path
+) -> None:
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    server = start_server(server_repository, "--upload-folder", uploads)
+    client = triton.InferenceServerClient(server.address)
+    model = (server_repository / "tiny" / "int8" / "model.onnx").read_bytes()
+    tensor = triton.InferInput("x", [1, 4], "FP32")
+    tensor.set_data_from_numpy(np.ones((1, 4), np.float32))
+
+    client.load_model("sent", config='{"max_batch_size": 4}', files={"file:1/model.onnx": model})
+    assert client.get_model_config("sent", as_json=True)["config"]["max_batch_size"] == 4
+    assert (client.infer("sent", [tensor]).as_numpy("y") == 3).all()
+    with pytest.raises(triton.InferenceServerException, match=r"sent/1/model\.onnx"):
+        client.load_model("sent", config="{}", files={"file:1/model.onnx": b"broken"})
+    assert (client.infer("sent", [tensor]).as_numpy("y") == 3).all(), "what was served still is"
+
+    client.load_model("tiny", config='{"max_batch_size": 2}')
+    assert client.get_model_config("tiny", as_json=True)["config"]["max_batch_size"] == 2
+    client.load_model("tiny")
+    assert client.get_model_config("tiny", as_json=True)["config"]["max_batch_size"] > 2
+
+    assert list(uploads.glob("*/*/sent"))
+    client.unload_model("sent", unload_dependents=True)
+    assert not client.is_model_ready("sent")
+    server.signal()
+    assert server.wait() == 0
+    assert not list(uploads.iterdir())
+
+
+def test_what_is_published_is_served_long_before_the_next_poll(
+    start_server: Callable[..., Any], server_repository: Path, publish: Callable[..., Path], wait_for: Any
+) -> None:
+    server = start_server(server_repository, "--poll-seconds", "3600")
+    publish("pruned", 5.0, parent="baseline")
+    client = triton.InferenceServerClient(server.address)
+    wait_for(lambda: index_of(client), lambda seen: seen.get("pruned") == ("READY", ""))
+
+
+def test_a_load_beyond_the_memory_limit_is_refused_with_its_numbers(
+    start_server: Callable[..., Any], server_repository: Path
+) -> None:
+    server = start_server(server_repository, "--memory-limit-megabytes", "16")
+    assert server.counts == (0, 0)
+    index = index_of(triton.InferenceServerClient(server.address))
+    assert {state for state, _ in index.values()} == {"UNAVAILABLE"}
+    assert "of the 17 MB of --memory-limit-megabytes only 0 MB are left" in index["int8"][1]

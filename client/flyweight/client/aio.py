@@ -8,13 +8,15 @@ import grpc
 import grpc.aio
 from numpy.typing import ArrayLike
 
-from flyweight.client import calls
+from flyweight.client import calls, control
 from flyweight.client.calls import Call, CallOptions, PredictOptions
 from flyweight.client.errors import InvalidRequest
 from flyweight.client.results import (
     ModelInfo,
     Prediction,
     ServerInfo,
+    TrafficPlan,
+    TrafficState,
     VariantState,
     VariantStatistics,
     VariantTraffic,
@@ -87,9 +89,24 @@ class AsyncClient:
         """Return the state of every variant of every model in the server's repository."""
         return await self._run(calls.models(ready_only=ready_only), options)
 
-    async def load(self, model: str, **options: Unpack[CallOptions]) -> None:
-        """Have the server load a model, or load it again; returns when it is done."""
-        await self._run(calls.load(model), options)
+    async def load(
+        self,
+        model: str,
+        *,
+        config: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> None:
+        """Have the server load a model, or load it again; returns when it is done.
+
+        Args:
+            model: the model's name.
+            config: a configuration to load it with, as JSON of Triton's ModelConfig, in the place of the
+                repository's; it holds until the next load or unload.
+            files: contents by path, "1/model.onnx", in the place of the model's folder; they need `config`.
+            **options: see `flyweight.client.CallOptions`.
+        """
+        await self._run(calls.load(model, config, files), options)
 
     async def unload(self, model: str, **options: Unpack[CallOptions]) -> None:
         """Have the server unload a model."""
@@ -98,6 +115,27 @@ class AsyncClient:
     async def traffic(self, model: str = "", **options: Unpack[CallOptions]) -> tuple[VariantTraffic, ...]:
         """Return how variants share the traffic of a model, or of each; flyweight's server alone knows."""
         return await self._run(calls.traffic(model), options)
+
+    async def get_traffic(self, model: str, **options: Unpack[CallOptions]) -> TrafficState:
+        """Return the traffic plan that a model is served by; flyweight's server alone knows."""
+        return await self._run(control.get_traffic(model), options)
+
+    async def set_traffic(
+        self, model: str, plan: TrafficPlan, revision: str = "", **options: Unpack[CallOptions]
+    ) -> TrafficState:
+        """Replace the whole traffic plan of a model; returns when the new one is in force.
+
+        With a `revision`, only if the plan is still the one that has it: `Refused` otherwise.
+        """
+        return await self._run(control.set_traffic(model, plan, revision), options)
+
+    async def promote(self, model: str, variant: str, **options: Unpack[CallOptions]) -> TrafficState:
+        """Make a variant, or the one with this label, the baseline, and give it all the traffic."""
+        return await self._run(control.promote(model, variant), options)
+
+    async def rollback(self, model: str, **options: Unpack[CallOptions]) -> TrafficState:
+        """Undo the last promotion: the baseline from before it gets all the traffic again."""
+        return await self._run(control.rollback(model), options)
 
     async def statistics(
         self, model: str = "", variant: str = "", **options: Unpack[CallOptions]

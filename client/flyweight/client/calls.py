@@ -180,9 +180,13 @@ def models(*, ready_only: bool) -> Call[tuple[VariantState, ...]]:
     return Call("RepositoryIndex", request, pb.RepositoryIndexResponse.FromString, responses.variant_states)
 
 
-def load(name: str) -> Call[None]:
-    """Ask the server to load a model."""
+def load(name: str, config: str | None = None, files: Mapping[str, bytes] | None = None) -> Call[None]:
+    """Ask the server to load a model, as its repository has it or as it is sent along."""
     request = pb.RepositoryModelLoadRequest(model_name=name)
+    if config is not None:
+        request.parameters["config"].string_param = config
+    for path, content in (files or {}).items():
+        request.parameters[f"file:{path}"].bytes_param = content
     decode = pb.RepositoryModelLoadResponse.FromString
     return Call("RepositoryModelLoad", request, decode, lambda _: None, _subject(name))
 

@@ -1,7 +1,7 @@
 """What a client's calls return: frozen values, free of protobuf."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -118,6 +118,51 @@ class VariantTraffic:
     role: str
     share_percent: float
     memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficPlan:
+    """Who answers the requests of a model that name no variant, and what stands in.
+
+    Attributes:
+        baseline: the variant that the others are measured against; empty leaves it to the server.
+        split: shares in percent by variant, adding up to 100; empty gives all to the baseline.
+        labels: other names for variants, by which they may be asked for.
+        fallback: answers when the process of the variant that was chosen died; empty for none.
+        overflow: answers what a full queue would refuse; empty for none.
+        overflow_above: the share of a full queue, from 0 to 1, above which it does.
+        sticky_parameter: the request parameter with the caller's key; empty means the default one.
+        sticky_metadata: the header with the caller's key; empty means the default one.
+    """
+
+    baseline: str = ""
+    split: Mapping[str, float] = field(default_factory=dict[str, float])
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    fallback: str = ""
+    overflow: str = ""
+    overflow_above: float = 0.0
+    sticky_parameter: str = ""
+    sticky_metadata: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficState:
+    """The traffic plan of a model as it is in force.
+
+    Attributes:
+        model: the model's name.
+        plan: the plan.
+        revision: names this state of it; every change gives another.
+        fault: why the plan in the repository is not the one in force; empty when it is.
+        written: the plan as it stands in the repository, which is the one to change: the one in force leaves
+            out what is not ready. None where the server did not say.
+    """
+
+    model: str
+    plan: TrafficPlan
+    revision: str
+    fault: str
+    written: TrafficPlan | None
 
 
 @dataclass(frozen=True, slots=True)

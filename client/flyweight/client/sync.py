@@ -7,13 +7,15 @@ from typing import Any, Self, TypeVar, Unpack
 import grpc
 from numpy.typing import ArrayLike
 
-from flyweight.client import calls
+from flyweight.client import calls, control
 from flyweight.client.calls import Call, CallOptions, PredictOptions
 from flyweight.client.errors import InvalidRequest
 from flyweight.client.results import (
     ModelInfo,
     Prediction,
     ServerInfo,
+    TrafficPlan,
+    TrafficState,
     VariantState,
     VariantStatistics,
     VariantTraffic,
@@ -90,9 +92,24 @@ class Client:
         """Return the state of every variant of every model in the server's repository."""
         return self._run(calls.models(ready_only=ready_only), options)
 
-    def load(self, model: str, **options: Unpack[CallOptions]) -> None:
-        """Have the server load a model, or load it again; returns when it is done."""
-        self._run(calls.load(model), options)
+    def load(
+        self,
+        model: str,
+        *,
+        config: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> None:
+        """Have the server load a model, or load it again; returns when it is done.
+
+        Args:
+            model: the model's name.
+            config: a configuration to load it with, as JSON of Triton's ModelConfig, in the place of the
+                repository's; it holds until the next load or unload.
+            files: contents by path, "1/model.onnx", in the place of the model's folder; they need `config`.
+            **options: see `flyweight.client.CallOptions`.
+        """
+        self._run(calls.load(model, config, files), options)
 
     def unload(self, model: str, **options: Unpack[CallOptions]) -> None:
         """Have the server unload a model."""
@@ -101,6 +118,27 @@ class Client:
     def traffic(self, model: str = "", **options: Unpack[CallOptions]) -> tuple[VariantTraffic, ...]:
         """Return how variants share the traffic of a model, or of each; flyweight's server alone knows."""
         return self._run(calls.traffic(model), options)
+
+    def get_traffic(self, model: str, **options: Unpack[CallOptions]) -> TrafficState:
+        """Return the traffic plan that a model is served by; flyweight's server alone knows."""
+        return self._run(control.get_traffic(model), options)
+
+    def set_traffic(
+        self, model: str, plan: TrafficPlan, revision: str = "", **options: Unpack[CallOptions]
+    ) -> TrafficState:
+        """Replace the whole traffic plan of a model; returns when the new one is in force.
+
+        With a `revision`, only if the plan is still the one that has it: `Refused` otherwise.
+        """
+        return self._run(control.set_traffic(model, plan, revision), options)
+
+    def promote(self, model: str, variant: str, **options: Unpack[CallOptions]) -> TrafficState:
+        """Make a variant, or the one with this label, the baseline, and give it all the traffic."""
+        return self._run(control.promote(model, variant), options)
+
+    def rollback(self, model: str, **options: Unpack[CallOptions]) -> TrafficState:
+        """Undo the last promotion: the baseline from before it gets all the traffic again."""
+        return self._run(control.rollback(model), options)
 
     def statistics(
         self, model: str = "", variant: str = "", **options: Unpack[CallOptions]

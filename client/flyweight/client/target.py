@@ -32,6 +32,9 @@ T = TypeVar("T")
 # "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: REASON", maybe with ": OK".
 _LAST_ERROR: Final = re.compile(r"last error: [A-Z_]+: \S+: (.*?)(: OK)?$", re.DOTALL)
 
+# What gRPC's core makes of an answer that is not HTTP/2: the fourth byte of it, as a number.
+_FIRST_FRAME: Final = re.compile(r"first frame, got frame type (\d+)")
+
 # The one table from status codes to errors; what is not in it is ServerFault.
 _ERRORS: Final[dict[str, type[ClientError]]] = {
     "INVALID_ARGUMENT": InvalidRequest,
@@ -126,6 +129,13 @@ class Target:
         reason = (match[1] if match else details).rstrip(".")
         if "refused" in reason:
             return f"nobody answers at {self.address} ({reason}); start the server, or give its address."
+        frame = _FIRST_FRAME.search(reason)
+        # HTTP/2 knows no frame of such a type; the letters of HTTP/1 are.
+        if frame is not None and chr(int(frame[1])).isalpha():
+            return (
+                f"{self.address} speaks HTTP/1 and no gRPC, as a server's metrics port does; give its gRPC port, "
+                "8001 unless it was told another."
+            )
         encrypted = "this client uses TLS" if self.credentials is not None else "this client uses no TLS"
         return (
             f"no connection to {self.address} could be made ({reason}); {encrypted}: check that the server "

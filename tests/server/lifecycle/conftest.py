@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flyweight.server.lifecycle.board import Board
+from flyweight.server.lifecycle.ensembles import Ensembles
+from flyweight.server.lifecycle.loading import load_variant
 from flyweight.server.lifecycle.source import Source
 from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable, ServedModel
 from flyweight.server.lifecycle.worker import Worker
@@ -62,19 +64,36 @@ class Diary:
 class Bench:
     """A lifecycle on a repository, one deliberate step at a time."""
 
-    def __init__(self, root: Path, explicit: bool = False) -> None:
+    def __init__(self, root: Path, explicit: bool = False, load_slots: int = 1) -> None:
         self.root = root
         self.clock = Clock()
         self.diary = Diary()
         self.wakes = 0
         observer: Observer = self.diary
-        self.board = Board(explicit=explicit, observers=[observer], monotonic=self.clock)
+        self.board = Board(
+            explicit=explicit, observers=[observer], monotonic=self.clock, load_slots=load_slots
+        )
         self.source = Source(root, 0.4, self.board.accept, self.clock)
         self.factory = FakeFactory()
-        self.worker = Worker(self.board, self.factory, 0, self.clock, self._wake)
+        self.ensembles = Ensembles(lambda: self.board.table)
+        # None does a load on the spot; a list collects loads, for the test to do when it likes.
+        self.jobs: list[Callable[[], None]] | None = None
+        self.worker = Worker(
+            self.board,
+            lambda source: load_variant(source, self.factory, ensembles=self.ensembles),
+            self._spawn,
+            self.clock,
+            self._wake,
+        )
 
     def _wake(self) -> None:
         self.wakes += 1
+
+    def _spawn(self, job: Callable[[], None]) -> None:
+        if self.jobs is None:
+            job()
+        else:
+            self.jobs.append(job)
 
     def scan(self, times: int = 1) -> None:
         for _ in range(times):
@@ -119,5 +138,5 @@ def bench(repository_root: Path) -> Bench:
 
 
 @pytest.fixture
-def make_bench(repository_root: Path) -> Callable[[bool], Bench]:
-    return lambda explicit: Bench(repository_root, explicit)
+def make_bench(repository_root: Path) -> Callable[..., Bench]:
+    return lambda explicit, load_slots=1: Bench(repository_root, explicit, load_slots)

@@ -114,7 +114,7 @@ def test_a_damaged_coded_variant_leaves_the_others_alone(
     bench: Any, repository: Path, publish_coded: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With real sessions: the index, the log and the metrics' observer say so once, int8 goes on."""
-    bench.worker._factory = InlineFactory(cores=1)
+    bench.factory = InlineFactory(cores=1)
     publish_coded("coded", 3.0, garble)
     with caplog.at_level(logging.WARNING):
         bench.settle()

@@ -67,6 +67,45 @@ def test_what_is_wanted(
     assert bool(model.traffic_error) == (traffic == "split: [")
 
 
+def test_a_version_that_is_asked_for_and_not_there_is_a_fault() -> None:
+    (fault,) = desired("1 2", "version_policy {specific {versions: [1, 9]}}").faults
+    assert fault == Fault("m", "", "config.pbtxt asks for version 9 of m, which is not there.")
+
+
+ENSEMBLE = 'platform: "ensemble" ensemble_scheduling {step [{model_name: "b"}, {model_name: "a"}]}'
+
+
+def test_an_empty_version_folder_is_all_an_ensemble_needs() -> None:
+    model = desired("1- 2- notes-", ENSEMBLE)
+    (source,) = model.wanted.values()
+    assert (source.variant, source.model_file, source.steps) == ("2", "", ("a", "b"))
+    assert source.is_ensemble
+    assert not desired("1").wanted["1"].is_ensemble
+    assert model.faults == ()
+
+
+def test_an_ensemble_without_a_version_folder_is_a_fault() -> None:
+    (fault,) = desired("", ENSEMBLE).faults
+    assert fault.reason == f"{ROOT} holds no version; make an empty folder 1, which is all an ensemble needs."
+
+
+def test_what_an_admitted_ensemble_runs_follows_it_where_it_may() -> None:
+    names = ("a", "b", "c", "inner", "outer")
+    configs = {"outer": ENSEMBLE.replace('"b"', '"inner"'), "inner": ENSEMBLE}
+    models = {
+        name: ModelSnapshot(name, ROOT, MappingProxyType({"1": folder("1", "model.onnx")}), configs.get(name))
+        for name in names
+    }
+    whole = Snapshot(MappingProxyType(models))
+
+    def admitted(*may_follow: str) -> list[str]:
+        return sorted(desire(whole, lambda name: name == "outer", lambda name: name in may_follow).models)
+
+    assert admitted() == ["outer"]
+    assert admitted(*names) == ["a", "b", "inner", "outer"]
+    assert admitted("a", "b") == ["a", "outer"]
+
+
 def test_a_version_folder_without_a_model_is_a_fault() -> None:
     (fault,) = desired("1 2-").faults
     assert fault == Fault("m", "2", f"{ROOT}/2 holds no model.onnx; copy the model there.")

@@ -107,9 +107,9 @@ def test_a_replaced_variant_is_loaded_before_the_old_one_goes(
     assert new is not old
     assert isinstance(old.runtime, FakeRuntime)
     assert not old.runtime.closed.is_set(), "a request still holds it"
-    assert bench.wakes == 0
+    wakes = bench.wakes
     old.leases.release()
-    assert bench.wakes == 1, "its last lease wakes the worker"
+    assert bench.wakes == wakes + 1, "its last lease wakes the worker"
     bench.work()
     assert old.runtime.closed.is_set()
     assert bench.diary.lines[-1] == "unload tiny/int8"

@@ -90,7 +90,8 @@ def write_config(text: str) -> Any:
         (remove_model, ManifestError, "is not there"),
         (damage_manifest, ManifestError, "is not a manifest"),
         (write_config("nonsense"), LoadFailed, "is not a model configuration"),
-        (write_config("sequence_batching {}"), LoadFailed, "asks for sequence_batching"),
+        (write_config("batch_input [{}]"), LoadFailed, "asks for batch_input"),
+        (write_config("instance_group [{kind: KIND_GPU}]"), LoadFailed, "KIND_GPU"),
         (write_config('input [{name: "z"}]'), LoadFailed, "'z'"),
     ],
 )

@@ -105,7 +105,7 @@ def test_a_model_that_is_not_in_the_repository_cannot_be_loaded(manager: Manager
 
 def test_loading_reads_the_repository_first(repository: Path, publish: Any) -> None:
     """With an hour between polls, only the request can have found the new variant."""
-    manager = Manager(ManagerSettings(repository, poll_seconds=3600), InlineFactory(cores=1))
+    manager = Manager(ManagerSettings(repository, poll_seconds=3600, watch=False), InlineFactory(cores=1))
     manager.start()
     try:
         assert manager.wait_until_settled(SOON)

@@ -56,8 +56,14 @@ def failure(of: VariantSource, retry_at: float = 10.0) -> Failure:
         pytest.param(
             wanting(source("b")),
             serving(source("a")),
-            ["load b", "unload a"],
+            ["load b"],
             id="the new one comes before the old goes",
+        ),
+        pytest.param(
+            wanting(source("b"), source("c")),
+            serving(source("a"), source("c")),
+            ["unload a", "load b"],
+            id="the old one need not wait where another answers",
         ),
         pytest.param(
             wanting(source("b"), source("int8"), source("baseline")),

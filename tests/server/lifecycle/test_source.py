@@ -61,3 +61,54 @@ def test_a_repository_that_changes_all_the_time_is_read_on(
         bench.clock.seconds += 0.5
         source.read()
         assert not emissions[-1].snapshot.models or not emissions[-1].snapshot.models["plain"].variants
+
+
+def test_a_change_is_confirmed_so_long_after_it_was_seen_and_no_later(
+    bench: "Bench", emissions: list[Emission], publish: Any
+) -> None:
+    """Whenever the scans before it were: a new model, seen soon after a scan, is believed 0.5 s later."""
+    source = Source(bench.root, 0.5, emissions.append, bench.clock)
+    source.read()
+    bench.clock.seconds += 0.125
+    publish("baseline", 2.0)
+    source.read()
+    assert emissions[-1].changing == {"tiny"}
+    assert source.seconds_to_confirm() == 0.375, "for how it looked before"
+    bench.clock.seconds += 0.375
+    source.read()
+    assert source.seconds_to_confirm() == 0.125
+    bench.clock.seconds += 0.125
+    source.read()
+    assert not emissions[-1].changing
+    assert source.seconds_to_confirm() is None
+    assert list(emissions[-1].snapshot.models) == ["tiny"]
+
+
+def test_a_scan_that_takes_long_does_not_miss_the_moment_to_confirm(
+    bench: "Bench", emissions: list[Emission], publish: Any
+) -> None:
+    source = Source(bench.root, 0.5, emissions.append, bench.clock)
+    publish("baseline", 2.0)
+    source.read()
+    source.read()
+    bench.clock.seconds += 3.0
+    assert source.seconds_to_confirm() is None, "the first scan believes texts as they are"
+    publish("baseline", 2.0, model="other")
+    source.read()
+    bench.clock.seconds += 3.0
+    assert source.seconds_to_confirm() == 0.0
+
+
+def test_what_rests_is_confirmed_while_something_else_never_does(
+    bench: "Bench", emissions: list[Emission], publish: Any, tiny_model: Any
+) -> None:
+    source = Source(bench.root, 0.4, emissions.append, bench.clock)
+    source.read()
+    publish("baseline", 2.0)
+    for step in range(200):
+        tiny_model(bench.root / "plain" / "1" / "model.onnx", 1.0, ("n", step + 1))
+        bench.clock.seconds += 0.01
+        source.read()
+    assert list(emissions[-1].snapshot.models["tiny"].variants) == ["baseline"]
+    assert emissions[-1].changing == {"plain"}
+    assert len(source._looks) <= 65

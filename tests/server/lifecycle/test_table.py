@@ -3,7 +3,13 @@ import pytest
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.server.errors import NotReady, UnknownModel, UnknownVariant
 from flyweight.server.lifecycle.lease import Leases
-from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable, ServedModel, lease_from
+from flyweight.server.lifecycle.table import (
+    LoadedVariant,
+    RoutingTable,
+    ServedModel,
+    acquire_from,
+    lease_from,
+)
 from flyweight.server.runtime.fake import FAKE_SIGNATURE, FakeRuntime
 from flyweight.server.traffic.plan import Plan, Role
 
@@ -45,6 +51,23 @@ def test_a_lease_holds_what_was_picked() -> None:
         assert held.runtime is baseline.runtime
         assert held.choice == "why"
         assert baseline.leases.held == 1
+    assert baseline.leases.held == 0
+
+
+def test_what_is_acquired_is_held_until_it_is_released() -> None:
+    baseline, idle = loaded("baseline"), list[str]()
+    held = acquire_from(lambda: table(baseline), lambda it: (it.model("tiny").variant(""), "why"))
+    assert (held.variant, held.runtime, held.choice) == (baseline, baseline.runtime, "why")
+    baseline.leases.retire(lambda: idle.append("idle"))
+    assert (baseline.leases.held, idle) == (1, [])
+    held.release()
+    assert (baseline.leases.held, idle) == (0, ["idle"])
+
+
+def test_nothing_is_held_when_there_is_nothing_to_pick() -> None:
+    baseline = loaded("baseline")
+    with pytest.raises(UnknownVariant):
+        acquire_from(lambda: table(baseline), lambda it: (it.model("tiny").variant("int4"), None))
     assert baseline.leases.held == 0
 
 

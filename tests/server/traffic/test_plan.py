@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flyweight.server.errors import TrafficPlanError
-from flyweight.server.traffic import Plan, Reason, Role, TrafficFile, parse_plan, resolve, restrict
+from flyweight.server.traffic import (
+    Brownout,
+    Plan,
+    Reason,
+    Role,
+    TrafficFile,
+    parse_plan,
+    resolve,
+    restrict,
+)
 
 PATH = Path("repository/digits/traffic.yaml")
 VARIANTS = ("baseline", "int8", "pruned")
@@ -62,7 +71,19 @@ def test_names_that_yaml_takes_for_numbers_or_booleans_stay_names() -> None:
         ("? [a]\n: 1", ["not valid YAML", "a key must be a word"]),
         ("baseline: \x00", ["not valid YAML"]),
         ("[" * 1500, ["not valid YAML"]),
-        ("- split", ["must be a mapping with the keys 'baseline', 'split' and 'sticky'"]),
+        ("- split", ["must be a mapping with the keys 'baseline', 'split', 'sticky', 'labels', "]),
+        ("labels: [a]", ["'labels' must be a variant for each label", "{stable: baseline"]),
+        ("labels: {my label: a}", ["'my label' cannot be a label"]),
+        ("labels: {stable: ../a}", ["'../a' cannot be a variant's name"]),
+        ("labels: {stable: {a: b}}", ["must be a variant for each label"]),
+        ("labels: {stable: a, stable: b}", ["the key 'stable' stands there twice"]),
+        ("fallback: [a]", ["'fallback' must be the name of a variant"]),
+        ("fallback: a b", ["'a b' cannot be a variant's name"]),
+        ("brownout: int8", ["'brownout' is 'int8', but must be a variant and the share of a full queue"]),
+        ("brownout: {to: int8}", ["'brownout' has no 'above'", "{to: int8, above: 0.5}"]),
+        ("brownout: {to: int8, above: 50}", ["'brownout.above' is '50', but must be"]),
+        ("brownout: {to: int8, above: nan}", ["'brownout.above' is 'nan', but must be"]),
+        ("brownout: {to: int8, over: 1}", ["unknown key 'over' in 'brownout'", "'to' and 'above'"]),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence_with_file_and_key(text: str, parts: list[str]) -> None:
@@ -144,3 +165,47 @@ def test_a_lost_baseline_is_replaced_and_answers_when_nobody_else_has_a_share() 
 def test_one_left_without_a_split_is_the_only_one() -> None:
     assert restrict(plan_of(""), ["baseline"], "baseline").origin is Reason.DEFAULT
     assert restrict(plan_of("baseline: pruned"), ["int8"], "int8").origin is Reason.ONLY
+
+
+EVERYTHING = """
+split: {baseline: 90, int8: 10}
+labels: {stable: baseline, canary: int8, pruned: int8}
+fallback: int8
+brownout: {to: pruned, above: 0.5}
+"""
+
+
+def test_labels_fallback_and_brownout_are_part_of_the_plan() -> None:
+    plan = plan_of(EVERYTHING)
+    assert (plan.fallback, plan.brownout) == ("int8", Brownout("pruned", 0.5))
+    assert plan.variant_of("stable") == "baseline"
+    assert plan.variant_of("canary") == "int8"
+    assert plan.variant_of("other") is None
+
+
+def test_a_label_that_is_a_variants_name_is_overruled_by_the_variant() -> None:
+    assert plan_of(EVERYTHING).variant_of("pruned") is None
+
+
+def test_without_the_keys_nobody_stands_in() -> None:
+    plan = plan_of("split: {baseline: 90, int8: 10}")
+    assert (plan.labels, plan.fallback, plan.brownout) == ((), "", None)
+    assert plan.stand_ins == frozenset()
+
+
+@pytest.mark.parametrize(
+    "key", ["labels: {stable: int4}", "fallback: int4", "brownout: {to: int4, above: 1}"]
+)
+def test_a_variant_that_is_not_there_is_refused_wherever_it_is_named(key: str) -> None:
+    with pytest.raises(TrafficPlanError, match=f"'{key.split(':', maxsplit=1)[0]}' names the variant 'int4'"):
+        plan_of(key)
+
+
+def test_a_restricted_plan_keeps_its_labels_and_loses_the_stand_ins_that_are_not_there() -> None:
+    plan = restrict(plan_of(EVERYTHING), ["baseline", "int8"], "baseline")
+    assert plan.weights == (("baseline", 0.9), ("int8", 0.1))
+    assert (plan.fallback, plan.brownout) == ("int8", None)
+    plan = restrict(plan, ["baseline"], "baseline")
+    assert plan.weights == (("baseline", 1.0),)
+    assert plan.fallback == ""
+    assert plan.variant_of("canary") == "int8", "who asks for it is told that it is not there"

@@ -21,9 +21,15 @@ SUMMARIES: Final[Mapping[str, str]] = MappingProxyType(
         "report": "Write the HTML report of a compression.",
         "passes": "List what compression recipes are made of, or explain one pass.",
         "check": "Check a model repository as the server would read it.",
+        "token": "Make a bearer token for one caller of a server.",
         "serve": "Serve every variant in a model repository.",
         "predict": "Send the rows of an .npz file to a model.",
         "models": "List the models and variants that a server holds.",
+        "traffic": "Show or change who answers the requests of a model.",
+        "promote": "Make a variant the baseline, with all the traffic.",
+        "rollback": "Undo the last promotion.",
+        "load": "Have a server load a model, or load it again.",
+        "unload": "Have a server unload a model.",
     }
 )
 

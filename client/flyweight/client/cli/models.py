@@ -16,14 +16,15 @@ _EPILOG = """
 \b
 Examples:
   flyweight models
+  flyweight models digits
   flyweight models --url 10.0.0.7:8001 --ca ca.pem
   flyweight models --json | jq -r '.models[].name'
 """
 
 
 _LEGEND = (
-    "memory: what the server grew by while loading (load_pss), the runtime's own with the first; to\n"
-    "compare variants take the memory in `flyweight report`, or validated_pss in the server's metrics."
+    "memory: what the variant adds to a process that holds only it (own_pss in the server's metrics);\n"
+    "until that is measured, what the server grew by while it loaded (load_pss), whatever else it did."
 )
 
 
@@ -46,27 +47,38 @@ class Listing:
 
 @click.command(epilog=_EPILOG)
 @connection_options
+@click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-def models(connection: Connection, *, as_json: bool) -> None:
-    """List the models and variants that a server holds: state, traffic, inputs, outputs.
+def models(connection: Connection, *, model: str | None, as_json: bool) -> None:
+    """List the models and variants that a server holds, or those of MODEL: state, traffic, inputs, outputs.
 
-    A variant that is not READY says why. Memory is what the server grew by while it loaded the variant
-    (load_pss in its metrics); the first to be loaded carries what the runtime needs for itself. To compare
-    variants, take what each was measured to need alone in a process: flyweight report shows it, and the
-    metric flyweight_variant_memory_bytes with kind="validated_pss".
+    A variant that is not READY says why. Memory is what the variant adds to a process that holds only it
+    (own_pss in the server's metrics). A server that holds its models itself measures that after a variant is
+    loaded, or not at all when told so; until then it is what the server grew by meanwhile (load_pss).
     """
     with connection.open() as client:
-        listing = _ask(client, connection.url)
+        listing = _ask(client, connection.url, model)
     click.echo(json.dumps(document(listing), indent=2) if as_json else text(listing))
 
 
-def _ask(client: Client, url: str) -> Listing:
+def _ask(client: Client, url: str, model: str | None) -> Listing:
     states = client.models()
+    if model is not None:
+        states = _of(model, states, url)
     # Asking about a model that cannot answer would wait for the retries of UNAVAILABLE.
     answering = dict.fromkeys(state.model for state in states if state.state == "READY")
     found = {name: _info(client, name) for name in answering}
     known = {name: info for name, info in found.items() if info is not None}
     return Listing(url, states, known, _traffic(client))
+
+
+def _of(model: str, states: tuple[VariantState, ...], url: str) -> tuple[VariantState, ...]:
+    found = tuple(state for state in states if state.model == model)
+    if not found:
+        names = ", ".join(dict.fromkeys(state.model for state in states)) or "none"
+        hint = "; a server's address goes after --url" if ":" in model else ""
+        raise NotFound(f"the server at {url} has no model {model!r}; its models are {names}{hint}.")
+    return found
 
 
 def _info(client: Client, model: str) -> ModelInfo | None:
@@ -137,9 +149,9 @@ def text(listing: Listing) -> str:
         for name, info in listing.models.items()
     ]
     parts = [table(header, cells, frozenset({"traffic", "memory"})), "\n".join(tensors)]
-    if listing.traffic is not None:
+    if any(line.memory_bytes for line in (listing.traffic or {}).values()):
         parts.append(_LEGEND)
-    return "\n\n".join(parts).rstrip()
+    return "\n\n".join(part for part in parts if part)
 
 
 def _traffic_cells(traffic: VariantTraffic | None) -> list[str]:

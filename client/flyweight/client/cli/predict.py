@@ -74,6 +74,7 @@ def predict(connection: Connection, **arguments: Unpack[Arguments]) -> None:
     out = arguments["out"]
     if out is not None:
         check_writable(out)
+    _check_order(arguments["model"], arguments["data"])
     arrays = read_arrays(arguments["data"])
     with connection.open() as client:
         info = client.model(arguments["model"], arguments["variant"] or "")
@@ -94,6 +95,19 @@ def predict(connection: Connection, **arguments: Unpack[Arguments]) -> None:
     click.echo(
         json.dumps(document(result), indent=2) if arguments["as_json"] else text(result, arguments["show"])
     )
+
+
+def _check_order(model: str, data: Path) -> None:
+    """Check that the model is not a file and the file not a model.
+
+    Raises:
+        DataError: they seem to be swapped.
+    """
+    if Path(model).is_file() and not data.exists():
+        raise DataError(
+            f"{model} is a file and {data} is not; the model's name comes first, and the file after --data: "
+            f"flyweight predict {data} --data {model}"
+        )
 
 
 def _send(client: Client, arguments: Arguments, feed: Feed) -> list[Answer]:

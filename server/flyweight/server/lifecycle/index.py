@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from flyweight.server.lifecycle.desired import Desired, DesiredModel
-from flyweight.server.lifecycle.policy import Action, Key, Kind
+from flyweight.server.lifecycle.policy import Key
 from flyweight.server.lifecycle.source import Emission
 from flyweight.server.repository.snapshot import Fault
 
@@ -41,13 +41,13 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Everything the manager knows at one moment."""
+    """Everything the manager knows at one moment; `busy` are the variants that are being loaded."""
 
     emission: Emission | None
     desired: Desired
     serving: frozenset[Key]
     failed: Mapping[Key, str]
-    busy: Action | None
+    busy: frozenset[Key]
     draining: frozenset[Key]
     faults: tuple[Fault, ...]
     asked_away: frozenset[str] = frozenset()
@@ -97,8 +97,7 @@ def _entry(key: Key, picture: Picture) -> IndexEntry:
     reason = picture.failed.get(key, "")
     if key in picture.serving:
         return IndexEntry(*key, State.READY, reason)
-    busy = picture.busy
-    if busy is not None and busy.key == key and busy.kind is not Kind.UNLOAD:
+    if key in picture.busy:
         return IndexEntry(*key, State.LOADING, reason)
     return (
         IndexEntry(*key, State.UNAVAILABLE, reason) if reason else IndexEntry(*key, State.LOADING, "waiting")

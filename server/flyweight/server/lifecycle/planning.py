@@ -61,8 +61,8 @@ def plan_model(
             name,
             f"The variant {name!r} is in the traffic plan and is not ready; the others answer.",
         )
-        for name, weight in whole.weights
-        if weight > 0 and name not in ready and name not in on_their_way
+        for name in sorted(_needed(whole))
+        if name not in ready and name not in on_their_way
     ]
     return Planned(plan, last_good if error else whole, tuple(faults), error)
 
@@ -92,12 +92,17 @@ def default_baseline(ready: Mapping[str, LoadedVariant]) -> str:
     return max(numbers, key=int) if numbers else min(ready)
 
 
+def usual_baseline(names: Collection[str], ready: Mapping[str, LoadedVariant]) -> str:
+    """Return the baseline when nobody names one, counting variants that are still on their way."""
+    return USUAL_BASELINE if USUAL_BASELINE in names else default_baseline(ready)
+
+
 def _resolve(
     desired: DesiredModel, ready: Mapping[str, LoadedVariant], last_good: Plan | None
 ) -> tuple[Plan, str]:
     # What is on disk counts as there, so that a plan is not called wrong while its variants are loading.
     names = {*desired.wanted, *ready}
-    baseline = USUAL_BASELINE if USUAL_BASELINE in names else default_baseline(ready)
+    baseline = usual_baseline(names, ready)
     error = desired.traffic_error
     if not error:
         try:
@@ -115,10 +120,14 @@ def _strangers(plan: Plan, ready: Mapping[str, LoadedVariant]) -> dict[str, str]
             f"The variant {name!r} gets no share of the traffic, for its {difference} than the baseline's; "
             "it answers only those who ask for it by name."
         )
-        for name, weight in plan.weights
-        if weight > 0 and name != plan.baseline
+        for name in sorted(_needed(plan) - {plan.baseline})
         if (difference := _difference(mine, ready[name].signature))
     }
+
+
+def _needed(plan: Plan) -> frozenset[str]:
+    """Return the variants that a plan sends requests to, now or when another cannot answer."""
+    return plan.stand_ins | {name for name, weight in plan.weights if weight > 0}
 
 
 def _difference(mine: Signature, theirs: Signature) -> str:

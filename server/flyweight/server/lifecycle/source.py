@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from flyweight.protos.errors import RepositoryError
 from flyweight.server.repository.scan import scan_repository
@@ -13,6 +14,10 @@ from flyweight.server.repository.settling import settle
 from flyweight.server.repository.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
+
+# Different looks of a repository that are remembered within the time that confirms one: a bound for one that
+# changes with every scan, whose last looks are then confirmed a little later.
+_MOST_LOOKS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class Emission:
 
 class Source:
     """Reads one repository. `read` has one caller at a time: the source's thread, or a test.
+
+    `scanned` is what the last scan saw, believed or not.
 
     Args:
         root: the repository.
@@ -53,14 +60,26 @@ class Source:
         self._lock = threading.Lock()
         self._begun = 0
         self._believed: Snapshot | None = None
-        self._earlier: Snapshot | None = None
-        self._earlier_seconds = float("-inf")
+        # When the repository began to look as it did, for every look of it that may still confirm a scan.
+        self._looks: list[tuple[float, Snapshot]] = []
+        self._last_seconds = float("-inf")
+        self._is_changing = False
+        self.scanned = Snapshot()
 
     @property
     def next_number(self) -> int:
         """Return the number of the first scan that has not begun: it will see whatever is on disk by now."""
         with self._lock:
             return self._begun + 1
+
+    def seconds_to_confirm(self) -> float | None:
+        """Return when a scan can next confirm what is changing, in seconds; None when nothing is."""
+        if not self._is_changing:
+            return None
+        # What was old enough at the last scan has confirmed what it could; the others are yet to.
+        moments = [since + self._quiet_seconds for since, _ in self._looks]
+        coming = [moment for moment in moments if moment > self._last_seconds]
+        return max(0.0, min(coming) - self._monotonic()) if coming else None
 
     def read(self) -> None:
         """Scan once and emit."""
@@ -74,9 +93,17 @@ class Source:
             _log.warning("%s What was served before is still served.", error)
             self._emit(Emission(self._believed or Snapshot(), number, error=str(error)))
             return
-        is_confirming = now - self._earlier_seconds >= self._quiet_seconds
-        settled = settle(self._believed, self._earlier if is_confirming else None, scanned)
-        if is_confirming:
-            self._earlier, self._earlier_seconds = scanned, now
-        self._believed = settled.snapshot
+        settled = settle(self._believed, self._earlier(now), scanned)
+        if len(self._looks) < _MOST_LOOKS and (not self._looks or self._looks[-1][1] != scanned):
+            self._looks.append((now, scanned))
+        self._believed, self.scanned = settled.snapshot, scanned
+        self._is_changing, self._last_seconds = bool(settled.changing), now
         self._emit(Emission(settled.snapshot, number, settled.changing))
+
+    def _earlier(self, now: float) -> Snapshot | None:
+        """Return how it last looked so long ago that it confirms a scan; forget how it looked before."""
+        aged = [index for index, (since, _) in enumerate(self._looks) if since + self._quiet_seconds <= now]
+        if not aged:
+            return None
+        del self._looks[: aged[-1]]
+        return self._looks[0][1]

@@ -1,16 +1,16 @@
-"""The worker: does what the policy says, one action after the other."""
+"""The worker: does what the policy says. It unloads by itself, and has others load, so that neither waits."""
 
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from flyweight.protos.errors import FlyweightError
 from flyweight.server.lifecycle.board import Board
 from flyweight.server.lifecycle.border import survive
-from flyweight.server.lifecycle.loading import load_variant
+from flyweight.server.lifecycle.desired import VariantSource
 from flyweight.server.lifecycle.policy import Action
 from flyweight.server.lifecycle.table import LoadedVariant
-from flyweight.server.runtime.seam import RuntimeFactory
 
 _log = logging.getLogger(__name__)
 
@@ -20,8 +20,8 @@ class Worker:
 
     Args:
         board: says what is to be done and takes the results.
-        factory: makes runtimes.
-        intra_op_threads: the operator's word against the manifests'; 0 leaves it to them.
+        load: brings up a variant; called by as many threads at once as the board hands out loads.
+        spawn: has a job done elsewhere, at once; a test does it on the spot.
         monotonic: the clock.
         wake: is called when there is a reason to call `step` again; from any thread.
     """
@@ -29,21 +29,22 @@ class Worker:
     def __init__(
         self,
         board: Board,
-        factory: RuntimeFactory,
-        intra_op_threads: int,
+        load: Callable[[VariantSource], LoadedVariant],
+        spawn: Callable[[Callable[[], None]], None],
         monotonic: Callable[[], float],
         wake: Callable[[], None],
     ) -> None:
         self._board = board
-        self._factory = factory
-        self._intra_op_threads = intra_op_threads
+        self._load_variant = load
+        self._spawn = spawn
         self._monotonic = monotonic
         self._wake = wake
         # Never longer than the number of retired variants; append and popleft are atomic.
         self._idle: deque[LoadedVariant] = deque()
+        self._is_last = False
 
     def step(self) -> bool:
-        """Close what is idle and do the next action; tell whether there was one."""
+        """Close what is idle and begin the next action; tell whether there was one."""
         self.close_idle()
         action = self._board.take()
         if action is None:
@@ -52,8 +53,15 @@ class Worker:
             self.retire(self._board.take_out(action.key))
             _log.info("%s/%s is no longer served.", *action.key)
         else:
-            self._load(action)
+            self._spawn(partial(self._load, action))
         return True
+
+    def finish(self) -> None:
+        """Take everything out of service; from now on, what ends late is closed by whoever ends it."""
+        self._is_last = True
+        for loaded in self._board.take_all_out():
+            self.retire(loaded)
+        self.close_idle()
 
     def retire(self, loaded: LoadedVariant | None) -> None:
         """Give out no more leases of a variant that is out of the table; it is closed after its last one."""
@@ -62,8 +70,11 @@ class Worker:
 
     def close_idle(self) -> None:
         """Close the runtimes whose last lease has ended."""
-        while self._idle:
-            loaded = self._idle.popleft()
+        while True:
+            try:
+                loaded = self._idle.popleft()
+            except IndexError:
+                return
             survive(f"closing {loaded.model}/{loaded.name}", loaded.runtime.close, lambda _: None)
             self._board.put_closed(loaded)
 
@@ -84,15 +95,18 @@ class Worker:
         if isinstance(result, str):
             _log.warning("%s was not loaded: %s", what, result)
             self._board.put_failed(action, result, seconds)
-            return
-        _log.info("%s was loaded in %.3f s.", what, seconds)
-        self.retire(self._board.put_loaded(action, result, seconds))
+        else:
+            _log.info("%s was loaded in %.3f s.", what, seconds)
+            self.retire(self._board.put_loaded(action, result, seconds))
+        self._wake()
+        if self._is_last:
+            self.close_idle()
 
     def _attempt(self, action: Action) -> LoadedVariant | str:
         """Return the loaded variant, or the sentence that says why there is none."""
         assert action.source is not None
         try:
-            return load_variant(action.source, self._factory, self._intra_op_threads)
+            return self._load_variant(action.source)
         except FlyweightError as error:
             return str(error)
         except OSError as error:

@@ -1,26 +1,29 @@
-"""flyweight.control.v1: what can be asked of it so far. Changing traffic is done in the repository."""
-
-from collections.abc import Iterator
-from hashlib import sha256
+"""flyweight.control.v1: what is served, who answers, and changing that in the repository."""
 
 from flyweight.protos.control.v1.control_pb2 import (
     GetTrafficRequest,
     GetTrafficResponse,
     ListVariantsRequest,
     ListVariantsResponse,
+    PromoteRequest,
+    PromoteResponse,
     Role,
-    StickyKey,
-    TrafficPlan,
-    TrafficShare,
+    RollbackRequest,
+    RollbackResponse,
+    SetTrafficRequest,
+    SetTrafficResponse,
     Variant,
     VariantState,
 )
+from flyweight.server.errors import InvalidRequest
 from flyweight.server.lifecycle.index import IndexEntry, State
 from flyweight.server.lifecycle.table import RoutingTable
 from flyweight.server.rpc.call import Call
 from flyweight.server.rpc.messages import parse, sendable
 from flyweight.server.rpc.models import Models
-from flyweight.server.traffic import Plan
+from flyweight.server.rpc.slow import SlowCalls, patience_seconds
+from flyweight.server.rpc.traffic_plans import plan_message, traffic_file, written_message
+from flyweight.server.runtime.usage import memory_figure
 
 _STATES = {
     State.READY: VariantState.VARIANT_STATE_READY,
@@ -31,10 +34,11 @@ _STATES = {
 
 
 class Control:
-    """Answers the reading half of ControlService."""
+    """Answers ControlService, but for rollouts, comparisons and outcomes."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, slow_calls: SlowCalls) -> None:
         self._models = models
+        self._slow_calls = slow_calls
 
     def list_variants(self, body: bytes, _call: Call) -> bytes:
         """List the variants of a model, or of all: state, role, share, memory and manifest.
@@ -60,19 +64,58 @@ class Control:
         """
         request = parse(GetTrafficRequest, body)
         model = self._models.table.model(request.model)
-        plan = TrafficPlan(
-            baseline=model.plan.baseline,
-            shares=_shares(model.plan),
-            sticky=StickyKey(parameter=model.plan.sticky_parameter, metadata=model.plan.sticky_metadata),
-        )
         fault = sendable(" ".join(fault.reason for fault in model.faults if not fault.variant))
-        revision = sha256(plan.SerializeToString(deterministic=True)).hexdigest()[:16]
-        return GetTrafficResponse(plan=plan, revision=revision, fault=fault).SerializeToString()
+        plan = plan_message(model.plan)
+        response = GetTrafficResponse(plan=plan, revision=model.revision, fault=fault)
+        # A file that cannot be read has a fault; without a file, an empty plan is what stands there.
+        if model.traffic is not None or not fault:
+            response.written.CopyFrom(written_message(model.traffic))
+        return response.SerializeToString()
 
+    def set_traffic(self, body: bytes, call: Call) -> bytes:
+        """Replace the traffic plan of a model, and answer when the new one is in force.
 
-def _shares(plan: Plan) -> Iterator[TrafficShare]:
-    for variant, weight in plan.weights:
-        yield TrafficShare(variant=variant, percent=weight * 100)
+        Raises:
+            InvalidRequest, Unsupported, QueueFull: the request is refused.
+            UnknownModel, NotReady, TrafficPlanError, RepositoryError, Conflict, DeadlineExceeded: see
+                lifecycle.changes.TrafficChanges.set.
+        """
+        request = parse(SetTrafficRequest, body)
+        traffic = traffic_file(request.plan)
+        with self._slow_calls.take():
+            served = self._models.set_traffic(
+                request.model, traffic, request.expected_revision, patience_seconds(call)
+            )
+        response = SetTrafficResponse(plan=plan_message(served.plan), revision=served.revision)
+        return response.SerializeToString()
+
+    def promote(self, body: bytes, call: Call) -> bytes:
+        """Make a variant the baseline with all the traffic, and answer when that is in force.
+
+        Raises:
+            QueueFull, UnknownModel, UnknownVariant, NotReady, TrafficPlanError, RepositoryError, Conflict,
+                DeadlineExceeded: see lifecycle.changes.TrafficChanges.promote.
+        """
+        request = parse(PromoteRequest, body)
+        if not request.variant:
+            raise InvalidRequest("The request names no variant to promote; name one.")
+        with self._slow_calls.take():
+            served = self._models.promote(request.model, request.variant, patience_seconds(call))
+        response = PromoteResponse(plan=plan_message(served.plan), revision=served.revision)
+        return response.SerializeToString()
+
+    def roll_back(self, body: bytes, call: Call) -> bytes:
+        """Undo the last promotion of a model, and answer when that is in force.
+
+        Raises:
+            QueueFull, UnknownModel, NotReady, TrafficPlanError, RepositoryError, Conflict, DeadlineExceeded:
+                see lifecycle.changes.TrafficChanges.roll_back.
+        """
+        request = parse(RollbackRequest, body)
+        with self._slow_calls.take():
+            served = self._models.roll_back(request.model, patience_seconds(call))
+        response = RollbackResponse(plan=plan_message(served.plan), revision=served.revision)
+        return response.SerializeToString()
 
 
 def _described(entry: IndexEntry, table: RoutingTable) -> Variant:
@@ -89,7 +132,7 @@ def _described(entry: IndexEntry, table: RoutingTable) -> Variant:
     is_baseline = entry.version == model.baseline
     described.role = Role.ROLE_BASELINE if is_baseline else Role.ROLE_CANDIDATE
     described.share_percent = model.plan.weight_of(entry.version) * 100
-    described.memory_bytes = loaded.memory.load_pss_bytes
+    described.memory_bytes = memory_figure(loaded.runtime.usage(), loaded.memory.load_pss_bytes)
     if loaded.manifest is not None:
         described.manifest.CopyFrom(loaded.manifest)
     return described

@@ -5,7 +5,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from flyweight.server.lifecycle.index import IndexEntry
-from flyweight.server.lifecycle.table import Held, LoadedVariant, RoutingTable
+from flyweight.server.lifecycle.overlay import Upload
+from flyweight.server.lifecycle.table import Held, LoadedVariant, RoutingTable, ServedModel
+from flyweight.server.traffic import TrafficFile
 
 Pick = TypeVar("Pick")
 
@@ -24,14 +26,32 @@ class Models(Protocol):
         """Hold the variant that `pick` finds in the current table."""
         ...
 
+    def acquire(self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Pick]]) -> Held[Pick]:
+        """Lease the variant that `pick` finds in the current table, until it is released."""
+        ...
+
     def index(self) -> list[IndexEntry]:
         """Return every model and variant that is known."""
         ...
 
-    def load_model(self, name: str, timeout_seconds: float) -> None:
-        """Serve a model, and wait for it."""
+    def load_model(self, name: str, timeout_seconds: float, upload: Upload | None = None) -> None:
+        """Serve a model, as it is in the repository or as it was uploaded, and wait for it."""
         ...
 
     def unload_model(self, name: str, timeout_seconds: float) -> None:
         """Stop serving a model, and wait for that."""
+        ...
+
+    def set_traffic(
+        self, name: str, traffic: TrafficFile, expected_revision: str, timeout_seconds: float
+    ) -> ServedModel:
+        """Replace the traffic plan of a model, and wait until it is in force."""
+        ...
+
+    def promote(self, name: str, variant: str, timeout_seconds: float) -> ServedModel:
+        """Make a variant the baseline with all the traffic, and wait until it is."""
+        ...
+
+    def roll_back(self, name: str, timeout_seconds: float) -> ServedModel:
+        """Undo the last promotion, and wait for that."""
         ...

@@ -1,9 +1,5 @@
 """RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload: the repository from afar."""
 
-import time
-from collections.abc import Collection
-from typing import Final
-
 from flyweight.protos.inference.grpc_service_pb2 import (
     RepositoryIndexRequest,
     RepositoryIndexResponse,
@@ -12,22 +8,22 @@ from flyweight.protos.inference.grpc_service_pb2 import (
     RepositoryModelUnloadRequest,
     RepositoryModelUnloadResponse,
 )
-from flyweight.server.errors import InvalidRequest, NotAllowed, Unsupported
+from flyweight.protos.variant import is_valid_name
+from flyweight.server.errors import InvalidRequest, NotAllowed
 from flyweight.server.lifecycle.index import State
 from flyweight.server.rpc.call import Call
 from flyweight.server.rpc.messages import parse, sendable
 from flyweight.server.rpc.models import Models
-
-# How long a load or unload may take for a caller who set no deadline: the largest models we know load in a
-# few seconds, and unloading waits for the slowest request.
-_PATIENCE_SECONDS: Final = 60.0
+from flyweight.server.rpc.slow import SlowCalls, patience_seconds
+from flyweight.server.rpc.uploads import read_upload, require_known
 
 
 class Repository:
     """Answers questions about the repository and, where allowed, changes what of it is served."""
 
-    def __init__(self, models: Models, *, allow_control: bool) -> None:
+    def __init__(self, models: Models, slow_calls: SlowCalls, *, allow_control: bool) -> None:
         self._models = models
+        self._slow_calls = slow_calls
         self._allow_control = allow_control
 
     def index(self, body: bytes, _call: Call) -> bytes:
@@ -51,28 +47,33 @@ class Repository:
         return RepositoryIndexResponse(models=entries).SerializeToString()
 
     def load(self, body: bytes, call: Call) -> bytes:
-        """Serve a model, reading its folder again, and answer when it is served.
+        """Serve a model, reading its folder again or as it is sent along, and answer when it is served.
 
         Raises:
-            NotAllowed, InvalidRequest, Unsupported: the request is refused.
+            NotAllowed, InvalidRequest, QueueFull: the request is refused.
             UnknownModel, LoadFailed, DeadlineExceeded: it was not loaded.
         """
         request = parse(RepositoryModelLoadRequest, body)
         self._require_allowed(request.repository_name)
-        _refuse_parameters(request.parameters)
-        self._models.load_model(request.model_name, _patience_seconds(call))
+        upload = read_upload(request.parameters)
+        if upload is not None and not is_valid_name(request.model_name):
+            raise InvalidRequest(f"{request.model_name!r} cannot name a model, so none is uploaded under it.")
+        with self._slow_calls.take():
+            self._models.load_model(request.model_name, patience_seconds(call), upload)
         return RepositoryModelLoadResponse().SerializeToString()
 
     def unload(self, body: bytes, call: Call) -> bytes:
         """Stop serving a model, and answer when its last request is done.
 
         Raises:
-            NotAllowed, InvalidRequest: the request is refused.
+            NotAllowed, InvalidRequest, QueueFull: the request is refused.
             UnknownModel, DeadlineExceeded: it was not unloaded.
         """
         request = parse(RepositoryModelUnloadRequest, body)
         self._require_allowed(request.repository_name)
-        self._models.unload_model(request.model_name, _patience_seconds(call))
+        require_known(request.parameters)
+        with self._slow_calls.take():
+            self._models.unload_model(request.model_name, patience_seconds(call))
         return RepositoryModelUnloadResponse().SerializeToString()
 
     def _require_allowed(self, repository_name: str) -> None:
@@ -89,17 +90,3 @@ def _require_ours(repository_name: str) -> None:
         raise InvalidRequest(
             f"There is no repository {repository_name!r}; this server has one, and its name is left empty."
         )
-
-
-def _refuse_parameters(names: Collection[str]) -> None:
-    for name in names:
-        if name == "config" or name.startswith("file:"):
-            raise Unsupported(
-                f"The parameter {name!r} would serve what is not in the repository; publish it there instead."
-            )
-
-
-def _patience_seconds(call: Call) -> float:
-    if call.deadline_monotonic is None:
-        return _PATIENCE_SECONDS
-    return max(0.0, call.deadline_monotonic - time.monotonic())

@@ -1,14 +1,13 @@
 """The schema of traffic.yaml, and one clear sentence for each way to get it wrong."""
 
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Final
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flyweight.protos.variant import is_valid_name
 from flyweight.server.errors import TrafficPlanError
+from flyweight.server.plain_yaml import PlainYamlError, load_text
 
 DEFAULT_STICKY_PARAMETER: Final = "flyweight_key"
 DEFAULT_STICKY_METADATA: Final = "flyweight-key"
@@ -28,6 +27,15 @@ class Sticky(BaseModel):
     metadata: Annotated[str, Field(pattern=r"^[0-9a-z_.-]+$")] = DEFAULT_STICKY_METADATA
 
 
+class BrownoutDocument(BaseModel):
+    """Who answers what would be refused otherwise, and from which share of a full queue on."""
+
+    model_config = _STRICT
+
+    to: Annotated[str, Field(min_length=1)]
+    above: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
 class TrafficDocument(BaseModel):
     """The keys of traffic.yaml."""
 
@@ -36,31 +44,16 @@ class TrafficDocument(BaseModel):
     baseline: Annotated[str, Field(min_length=1)] | None = None
     split: Annotated[dict[str, Percent], Field(min_length=1)] | None = None
     sticky: Sticky = Sticky()
+    labels: dict[str, str] | None = None
+    fallback: Annotated[str, Field(min_length=1)] | None = None
+    brownout: BrownoutDocument | None = None
 
 
 _KEYS: Final = {
     (): tuple(TrafficDocument.model_fields),
     ("sticky",): tuple(Sticky.model_fields),
+    ("brownout",): tuple(BrownoutDocument.model_fields),
 }
-
-
-class _TextLoader(yaml.BaseLoader):
-    """Leaves scalars strings, so that a variant named 1e3 or no keeps its name; refuses repeated keys."""
-
-    def construct_mapping(
-        self,
-        node: yaml.MappingNode,
-        deep: bool = False,  # noqa: FBT001, FBT002 -- pyyaml's signature
-    ) -> dict[Hashable, object]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
-            if key.value in seen:
-                problem = f"the key '{key.value}' stands there twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
 
 
 def read_document(text: str, path: Path) -> TrafficDocument:
@@ -70,10 +63,9 @@ def read_document(text: str, path: Path) -> TrafficDocument:
         TrafficPlanError: with one sentence that names the file, the key and what to do.
     """
     try:
-        # A BaseLoader makes strings, lists and mappings and nothing else.
-        content = yaml.load(text, Loader=_TextLoader)  # noqa: S506
-    except (yaml.YAMLError, RecursionError) as error:
-        raise TrafficPlanError(f"{path} is not valid YAML: {_yaml_reason(error)}; correct it.") from error
+        content = load_text(text)
+    except PlainYamlError as error:
+        raise TrafficPlanError(f"{path} is not valid YAML: {error}; correct it.") from error
     if content is None or content == "":
         return TrafficDocument()
     if not isinstance(content, dict):
@@ -87,18 +79,29 @@ def read_document(text: str, path: Path) -> TrafficDocument:
 
 
 def _check_names(document: TrafficDocument, path: Path) -> None:
-    for name in (document.baseline, *(document.split or {})):
+    labels = document.labels or {}
+    brownout = document.brownout.to if document.brownout is not None else None
+    names = (document.baseline, *(document.split or {}), *labels.values(), document.fallback, brownout)
+    for name in names:
         if name is not None and not is_valid_name(name):
             raise TrafficPlanError(f"{path}: {name!r} cannot be a variant's name; correct it.")
+    for label in labels:
+        # Callers ask for it where a variant's name stands.
+        if not is_valid_name(label):
+            raise TrafficPlanError(f"{path}: {label!r} cannot be a label; name it like a variant.")
 
 
 def _explain(error: ValidationError) -> str:
     """Tell the first of the schema's complaints in a sentence."""
-    first = error.errors(include_url=False)[0]
+    # A misspelt key explains the one that is missed.
+    errors = error.errors(include_url=False)
+    first = min(errors, key=lambda one: one["type"] != "extra_forbidden")
     *parents, key = [str(part) for part in first["loc"]] or [""]
     if first["type"] == "extra_forbidden":
         inside = f" in '{parents[0]}'" if parents else ""
         return f"unknown key '{key}'{inside}; the keys there are {_listed(_KEYS[tuple(parents)])}."
+    if first["type"] == "missing":
+        return f"'{parents[0]}' has no '{key}'; it must be {_EXPECTED[parents[0]]}."
     name = ".".join([*parents, key])
     given = first["input"]
     shown = f" is {given!r}, but" if isinstance(given, str) else ""
@@ -110,16 +113,15 @@ _EXPECTED: Final = {
     "baseline": "the name of a variant",
     "split": "a number of percent from 0 to 100 for each variant, for example {baseline: 90, int8: 10}",
     "sticky": "a mapping with the keys 'parameter' and 'metadata', metadata being lower-case",
+    "labels": "a variant for each label, for example {stable: baseline, canary: int8}",
+    "fallback": "the name of a variant",
+    "brownout": (
+        "a variant and the share of a full queue, from 0 to 1, above which it answers, for example "
+        "{to: int8, above: 0.5}"
+    ),
 }
 
 
 def _listed(names: tuple[str, ...]) -> str:
     *head, last = [f"'{name}'" for name in names]
     return f"{', '.join(head)} and {last}" if head else last
-
-
-def _yaml_reason(error: yaml.YAMLError | RecursionError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return str(error).splitlines()[0]

@@ -1,7 +1,7 @@
 """traffic.yaml as the user writes it, and the plan that it makes for the variants that are there."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -22,20 +22,35 @@ class Role(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a variant answers: by weight, by the caller's key, by name, for want of a split or of a choice."""
+    """Why a variant answers.
+
+    By weight, by the caller's key or sequence, by name, for want of a split or of a choice, because the
+    server is busy, or because the process of the variant that was chosen died.
+    """
 
     SPLIT = "split"
     STICKY = "sticky"
     PINNED = "pinned"
     DEFAULT = "default"
     ONLY = "only"
+    BROWNOUT = "brownout"
+    FALLBACK = "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class Brownout:
+    """Requests go to the variant `to` while more than the share `above` (0 to 1) of their queue is taken."""
+
+    to: str
+    above: float
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficFile:
     """A well-formed traffic.yaml; whether its variants exist is `resolve`'s question.
 
-    `split` is percent by variant, adding up to 100; None when the file has none.
+    `split` is percent by variant, adding up to 100; None when the file has none. `labels` are variants by
+    label. `fallback` answers when the process of the variant that was chosen died.
     """
 
     path: Path
@@ -43,6 +58,21 @@ class TrafficFile:
     split: Mapping[str, float] | None = None
     sticky_parameter: str = DEFAULT_STICKY_PARAMETER
     sticky_metadata: str = DEFAULT_STICKY_METADATA
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    fallback: str | None = None
+    brownout: Brownout | None = None
+
+    def named(self) -> dict[str, str]:
+        """Return every variant that the file names, each with the key that names it."""
+        found = dict.fromkeys(self.split or {}, "split")
+        if self.brownout is not None:
+            found[self.brownout.to] = "brownout"
+        if self.fallback is not None:
+            found[self.fallback] = "fallback"
+        found |= dict.fromkeys(self.labels.values(), "labels")
+        if self.baseline is not None:
+            found[self.baseline] = "baseline"
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +81,8 @@ class Plan:
 
     `weights` are fractions by variant, in order of name, adding up to 1; a variant that is not named gets
     none, and can still be pinned. `origin` is SPLIT when traffic.yaml says so, else DEFAULT (all to the
-    baseline) or ONLY (there is one variant).
+    baseline) or ONLY (there is one variant). `labels` are pairs of a label and its variant, none of them
+    the name of a variant. `fallback` is empty, and `brownout` None, where there is none.
     """
 
     baseline: str
@@ -59,6 +90,18 @@ class Plan:
     sticky_parameter: str = DEFAULT_STICKY_PARAMETER
     sticky_metadata: str = DEFAULT_STICKY_METADATA
     origin: Reason = Reason.DEFAULT
+    labels: tuple[tuple[str, str], ...] = ()
+    fallback: str = ""
+    brownout: Brownout | None = None
+
+    def variant_of(self, label: str) -> str | None:
+        """Return the variant that has a label; None when none has."""
+        return dict(self.labels).get(label)
+
+    @property
+    def stand_ins(self) -> frozenset[str]:
+        """Return the variants that may answer in the place of another, besides those with a share."""
+        return frozenset({self.fallback, self.brownout.to if self.brownout else ""} - {""})
 
     def role_of(self, variant: str) -> Role:
         """Tell what `variant` is to the model under this plan."""
@@ -84,6 +127,9 @@ def parse_plan(text: str, path: Path) -> TrafficFile:
         split=document.split,
         sticky_parameter=document.sticky.parameter,
         sticky_metadata=document.sticky.metadata,
+        labels=document.labels or {},
+        fallback=document.fallback,
+        brownout=Brownout(document.brownout.to, document.brownout.above) if document.brownout else None,
     )
 
 
@@ -110,16 +156,25 @@ def resolve(traffic: TrafficFile | None, variants: Collection[str], default_base
     origin = Reason.ONLY if len(variants) == 1 else Reason.DEFAULT
     if traffic is None:
         return Plan(default_baseline, ((default_baseline, 1.0),), origin=origin)
+    for variant, key in traffic.named().items():
+        _require_known(variant, key, traffic, variants)
     baseline = traffic.baseline or default_baseline
-    _require_known(baseline, "baseline", traffic, variants)
     weights: tuple[tuple[str, float], ...] = ((baseline, 1.0),)
     if traffic.split is not None:
-        for variant in traffic.split:
-            _require_known(variant, "split", traffic, variants)
         total = sum(traffic.split.values())
         weights = tuple((variant, percent / total) for variant, percent in sorted(traffic.split.items()))
         origin = Reason.SPLIT
-    return Plan(baseline, weights, traffic.sticky_parameter, traffic.sticky_metadata, origin)
+    return Plan(
+        baseline,
+        weights,
+        traffic.sticky_parameter,
+        traffic.sticky_metadata,
+        origin,
+        # Who asks for a variant by its name gets that one, whatever labels there are.
+        tuple((label, name) for label, name in sorted(traffic.labels.items()) if label not in variants),
+        traffic.fallback or "",
+        traffic.brownout,
+    )
 
 
 def _require_known(variant: str, key: str, traffic: TrafficFile, variants: Collection[str]) -> None:
@@ -142,6 +197,7 @@ def restrict(plan: Plan, variants: Collection[str], default_baseline: str) -> Pl
         variants: the names that may still answer, at least one.
         default_baseline: the baseline when the plan's own is lost; one of `variants`.
     """
+    plan = _without_stand_ins(plan, variants)
     if plan.baseline in variants and all(variant in variants for variant, _ in plan.weights):
         return plan
     baseline = plan.baseline if plan.baseline in variants else default_baseline
@@ -154,4 +210,13 @@ def restrict(plan: Plan, variants: Collection[str], default_baseline: str) -> Pl
         weights = tuple((variant, weight / total) for variant, weight in kept)
     else:
         weights = ((baseline, 1.0),)
-    return Plan(baseline, weights, plan.sticky_parameter, plan.sticky_metadata, origin)
+    return replace(plan, baseline=baseline, weights=weights, origin=origin)
+
+
+def _without_stand_ins(plan: Plan, variants: Collection[str]) -> Plan:
+    """Return `plan` without the stand-ins that cannot answer themselves."""
+    if plan.stand_ins <= set(variants):
+        return plan
+    fallback = plan.fallback if plan.fallback in variants else ""
+    brownout = plan.brownout if plan.brownout is not None and plan.brownout.to in variants else None
+    return replace(plan, fallback=fallback, brownout=brownout)

@@ -250,15 +250,42 @@ class TrafficPlan(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     BASELINE_FIELD_NUMBER: _builtins.int
     SHARES_FIELD_NUMBER: _builtins.int
     STICKY_FIELD_NUMBER: _builtins.int
     SHADOWS_FIELD_NUMBER: _builtins.int
     OVERFLOW_VARIANT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    FALLBACK_VARIANT_FIELD_NUMBER: _builtins.int
+    OVERFLOW_ABOVE_FIELD_NUMBER: _builtins.int
     baseline: _builtins.str
     """The variant that the others are measured against."""
     overflow_variant: _builtins.str
     """The cheaper variant that overflow goes to before it is refused; empty means none."""
+    fallback_variant: _builtins.str
+    """The variant that answers when the process of the one that was chosen died; empty means none."""
+    overflow_above: _builtins.float
+    """The share of a full queue, from 0 to 1, above which overflow_variant answers."""
     @_builtins.property
     def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficShare]:
         """The split of requests that name no variant; the parts add up to 100."""
@@ -271,6 +298,12 @@ class TrafficPlan(_message.Message):
     def shadows(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficShare]:
         """Variants that answer too, for comparison only, each with its part of the requests."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Other names for variants, by which callers may ask for them as the protocol's model_version; where a variant
+        has the same name, the variant is meant.
+        """
+
     def __init__(
         self,
         *,
@@ -279,10 +312,13 @@ class TrafficPlan(_message.Message):
         sticky: Global___StickyKey | None = ...,
         shadows: _abc.Iterable[Global___TrafficShare] | None = ...,
         overflow_variant: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        fallback_variant: _builtins.str = ...,
+        overflow_above: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sticky", b"sticky"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "overflow_variant", b"overflow_variant", "shadows", b"shadows", "shares", b"shares", "sticky", b"sticky"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "fallback_variant", b"fallback_variant", "labels", b"labels", "overflow_above", b"overflow_above", "overflow_variant", b"overflow_variant", "shadows", b"shadows", "shares", b"shares", "sticky", b"sticky"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -723,6 +759,7 @@ class GetTrafficResponse(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
+    WRITTEN_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
     """Names this state of the plan; any change gives another."""
     fault: _builtins.str
@@ -731,16 +768,23 @@ class GetTrafficResponse(_message.Message):
     def plan(self) -> Global___TrafficPlan:
         """The plan in force."""
 
+    @_builtins.property
+    def written(self) -> Global___TrafficPlan:
+        """The plan as it stands in the repository, which is the one to change: the plan in force leaves out what is not
+        ready. Left out where it cannot be read.
+        """
+
     def __init__(
         self,
         *,
         plan: Global___TrafficPlan | None = ...,
         revision: _builtins.str = ...,
         fault: _builtins.str = ...,
+        written: Global___TrafficPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "plan", b"plan", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "plan", b"plan", "revision", b"revision", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
