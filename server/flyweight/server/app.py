@@ -1,29 +1,45 @@
 """The server: everything put together, started and stopped in an order that has its reasons."""
 
+import gc
 import logging
 import threading
 import time
 from dataclasses import dataclass
 from typing import Final
 
+from flyweight.server.batching.scheduler import Scheduler
+from flyweight.server.caching import ResponseCache
 from flyweight.server.checking import faults_of
 from flyweight.server.errors import LoadFailed
 from flyweight.server.lifecycle.manager import Manager, ManagerSettings
 from flyweight.server.metrics import Endpoint, Metrics
+from flyweight.server.rpc.access import access_from
+from flyweight.server.rpc.access_log import AccessLog
 from flyweight.server.rpc.admission import Gate
+from flyweight.server.rpc.call import as_it_is
 from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.compat import in_tritons_words
+from flyweight.server.rpc.extensions import Extensions
 from flyweight.server.rpc.health import Health
+from flyweight.server.rpc.inside import Inside
 from flyweight.server.rpc.methods import SERVICE_NAMES, all_methods
 from flyweight.server.rpc.reflection import Reflection
-from flyweight.server.runtime.inline import InlineFactory
+from flyweight.server.runtime.entries import FactoryWithEntries
+from flyweight.server.runtime.kinds import make_factory
+from flyweight.server.runtime.probing import Prober
 from flyweight.server.runtime.seam import RuntimeFactory
-from flyweight.server.settings import ModelControl, ServerSettings
+from flyweight.server.security.clients import ClientLimits
+from flyweight.server.settings import Compat, ModelControl, ServerSettings
 
 logger = logging.getLogger(__name__)
 
 # How long the first load of everything may take before the server serves what there is: a folder that is
 # copied slowly must not keep the others from being served.
 _SETTLE_SECONDS: Final = 300.0
+
+# Requests leave no circles behind, so there is next to nothing to collect; with Python's own threshold of 700
+# the collector would look for it every twenty requests.
+_COLLECTOR_THRESHOLDS: Final = (20_000, 20, 20)
 
 # What calls that never end by themselves (health watches, reflection streams) get before they are cut, and
 # what the network gets to carry the last responses away.
@@ -53,30 +69,66 @@ class Server:
     def __init__(self, settings: ServerSettings, factory: RuntimeFactory | None = None) -> None:
         self._settings = settings
         self._ready = threading.Event()
-        self._metrics = Metrics()
-        self._health = Health()
-        self._gate = Gate(settings.max_in_flight, settings.runs_at_once())
+        self._metrics = Metrics(triton_names=settings.triton_metrics)
+        self._prober = Prober() if settings.measure_memory else None
+        self._health = Health(SERVICE_NAMES)
+        self._gate = Gate(settings.max_in_flight)
+        self._scheduler = Scheduler(settings.runs_at_once())
         self._manager = Manager(
             ManagerSettings(
                 settings.repository,
                 settings.poll_seconds,
                 explicit=settings.model_control is ModelControl.EXPLICIT,
                 intra_op_threads=settings.threads,
+                load_threads=settings.loads_at_once(),
+                watch=settings.watch,
+                upload_folder=settings.upload_folder,
+                most_upload_bytes=settings.max_upload_bytes,
+                memory_guard=settings.memory_guard,
+                memory_limit_bytes=settings.memory_limit_bytes,
             ),
-            factory or InlineFactory(),
-            observers=(self._metrics, self._metrics.repository, self._health),
+            self._with_entries(factory or make_factory(settings.runtime, self._prober)),
+            observers=(self._metrics, self._health),
         )
-        self._reflection = Reflection(SERVICE_NAMES)
-        methods = all_methods(
+        self._extensions = Extensions.from_settings(settings)
+        wording = in_tritons_words if settings.compat is Compat.TRITON else as_it_is
+        self._cache = ResponseCache(settings.response_cache_bytes)
+        inside = Inside(
             self._manager,
             self._gate,
+            self._scheduler,
             self._metrics.requests,
-            allow_control=settings.allow_control,
-            is_ready=self._ready.is_set,
+            ClientLimits(settings.max_in_flight_per_client),
+            regions=self._extensions.regions,
+            limits=self._extensions.limits,
+            cache=self._cache,
+            wording=wording,
         )
-        self._carrier = GrpcioCarrier(settings, methods, [self._health.register, self._reflection.register])
+        methods = [
+            *all_methods(
+                inside,
+                self._extensions,
+                allow_control=settings.control_is_allowed(),
+                is_ready=self._ready.is_set,
+            ),
+            *self._health.methods,
+            *Reflection(SERVICE_NAMES).methods,
+        ]
+        access = access_from(settings)
+        self._carrier = GrpcioCarrier(
+            settings,
+            methods,
+            self._scheduler.advance,
+            access.check,
+            wording,
+            AccessLog(is_on=settings.access_log),
+        )
         self._endpoint: Endpoint | None = None
         self._manager_started = False
+
+    def _with_entries(self, factory: RuntimeFactory) -> RuntimeFactory:
+        entries = self._settings.session_entries
+        return FactoryWithEntries(factory, entries) if entries else factory
 
     def start(self) -> Started:
         """Start, and return once the repository is served.
@@ -99,6 +151,10 @@ class Server:
         if not self._manager.wait_until_settled(_SETTLE_SECONDS):
             logger.warning("Not everything was loaded within %.0f s; serving what is there.", _SETTLE_SECONDS)
         self._look_at_faults()
+        # What is there by now stays: the collector need not look at it again while it serves.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_COLLECTOR_THRESHOLDS)
         self._gate.open()
         self._ready.set()
         self._health.serve()
@@ -141,7 +197,10 @@ class Server:
             logger.warning("%d requests were not done in %g s.", self._gate.accepted_count, drain_seconds)
         # Only then the connections, with a moment for the last responses to leave.
         self._carrier.stop(0.0 if at_once else _LAST_CALLS_SECONDS)
-        self._reflection.stop()
+        self._scheduler.stop()
+        self._extensions.close()
+        if self._prober is not None:
+            self._prober.close()
         # Nobody asks for models any more; their memory goes last but for the metrics that tell of it.
         if self._manager_started:
             self._manager.stop(0.0 if at_once else _LAST_CALLS_SECONDS)

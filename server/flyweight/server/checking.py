@@ -4,12 +4,17 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from flyweight.protos.errors import RepositoryError
 from flyweight.protos.variant import MANIFEST_FILE
 from flyweight.protos.variant.lineage import lineage_faults
+from flyweight.protos.variant.names import MODEL_FILE
 from flyweight.server.lifecycle.index import IndexEntry, State
 from flyweight.server.lifecycle.manager import Manager, ManagerSettings
-from flyweight.server.runtime.inline import InlineFactory
+from flyweight.server.runtime.kinds import RuntimeKind, make_factory
 from flyweight.server.runtime.seam import RuntimeFactory
+
+# What lies beside a model's variants, and so is never at the top of a repository.
+_BESIDE_VARIANTS = ("config.pbtxt", "traffic.yaml")
 
 # Two scans that agree make a folder believed; there is no writer to wait for between them.
 _POLL_SECONDS = 0.05
@@ -57,7 +62,7 @@ def check_repository(
     Raises:
         RepositoryError: the repository is not a folder that can be read.
     """
-    manager = Manager(ManagerSettings(repository, _POLL_SECONDS), factory or InlineFactory())
+    manager = Manager(ManagerSettings(repository, _POLL_SECONDS), factory or make_factory(RuntimeKind.INLINE))
     manager.start()
     try:
         settled = manager.wait_until_settled(timeout_seconds)
@@ -86,6 +91,30 @@ def check_repository(
         return CheckReport(str(repository), tuple(variants), tuple(faults), tuple(doubts))
     finally:
         manager.stop()
+
+
+def refuse_mistaken_path(path: Path) -> None:
+    """Say which folder is meant when a path is a part of a repository, or a file, and not a repository.
+
+    Raises:
+        RepositoryError: with the folder to give instead.
+    """
+    where = path.absolute()
+    if path.is_file():
+        meant = where.parents[2] if path.name == MODEL_FILE and len(where.parents) > 3 else where.parent
+        raise RepositoryError(f"{path} is a file; give the repository, the folder of models: {meant}")
+    if (path / MODEL_FILE).is_file() or (path / MANIFEST_FILE).is_file():
+        raise RepositoryError(
+            f"{path} is the folder of one variant; give the repository, two levels up: {where.parent.parent}"
+        )
+    is_model = any((path / name).is_file() for name in _BESIDE_VARIANTS) or (
+        any(path.glob(f"*/{MODEL_FILE}")) and not any(path.glob(f"*/*/{MODEL_FILE}"))
+    )
+    if is_model:
+        raise RepositoryError(
+            f"{path} looks like the folder of one model, with its variants in it; give the repository, one "
+            f"level up ({where.parent}), or put each {MODEL_FILE} two folders deep (model/variant)."
+        )
 
 
 def _lineage(folder: Path, variants: Iterable[str]) -> list[str]:

@@ -2,47 +2,47 @@
 
 import json
 import logging
-import math
 import os
 import signal
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import click
 from pydantic import TypeAdapter
 
 from flyweight.server.app import Server
-from flyweight.server.checking import CheckReport, check_repository
-from flyweight.server.logs import configure_logging
-from flyweight.server.settings import MEGABYTE, LogFormat, ModelControl, ServerSettings
+from flyweight.server.checking import CheckReport, check_repository, refuse_mistaken_path
+from flyweight.server.help import SectionedCommand
+from flyweight.server.logs import configure_logging, warn_of_open_doors
+from flyweight.server.runtime.kinds import RuntimeKind
+from flyweight.server.runtime.memory import keep_one_heap
+from flyweight.server.serve_options import (
+    SECTIONS,
+    Seconds,
+    caller_options,
+    choice_of,
+    connection_options,
+    log_options,
+    nest,
+    read_entries,
+    size_options,
+)
+from flyweight.server.settings import MEGABYTE, Compat, ModelControl, ServerSettings
 
 _FAULTY: Final = 2
 _NOT_DRAINED: Final = 1
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_LONGEST_SECONDS: Final = 86_400.0
-_FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _PORT: Final = click.IntRange(0, 65535)
-
-
-class _Seconds(click.FloatRange):
-    """Seconds, of which there is a number that clocks can wait for: neither NaN nor more than a day."""
-
-    def __init__(self, least: float, *, min_open: bool = False) -> None:
-        super().__init__(least, _LONGEST_SECONDS, min_open=min_open)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number of seconds; NaN compares with nothing, and so would pass as in range."""
-        seconds: float = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
-        return seconds
 
 
 class _StopBeforeReady(BaseException):  # a wish and no error: nobody who handles errors may catch it
     """A signal came while the models were being loaded."""
 
+
+# Not FLYWEIGHT alone: for a service of that name Kubernetes sets FLYWEIGHT_PORT to something else.
+_VARIABLES: Final = "FLYWEIGHT_SERVE"
 
 _EPILOG: Final = """\b
 Examples:
@@ -57,11 +57,20 @@ When everything is loaded, one line goes to standard output, and the log to stan
 \b
 SIGTERM or Ctrl-C: health says NOT_SERVING, accepted requests are answered, exit code 0.
 A second one, or --drain-seconds without an end: what is left is dropped, exit code 1.
+
+\b
+Every option can be an environment variable too, which the command line overrides:
+  FLYWEIGHT_SERVE_MAX_IN_FLIGHT=128 FLYWEIGHT_SERVE_LOG_FORMAT=json flyweight serve repository
 """
 
 
-@click.command(epilog=_EPILOG)
-@click.argument("repository", type=click.Path(path_type=Path))
+@click.command(
+    cls=SectionedCommand,
+    sections=SECTIONS,
+    epilog=_EPILOG,
+    context_settings={"auto_envvar_prefix": _VARIABLES},
+)
+@click.argument("repository", type=click.Path(path_type=Path), envvar=f"{_VARIABLES}_REPOSITORY")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve gRPC on.")
 @click.option(
     "--port", type=_PORT, default=8001, show_default=True, help="Port for gRPC; 0 takes a free one."
@@ -76,17 +85,53 @@ A second one, or --drain-seconds without an end: what is left is dropped, exit c
 )
 @click.option(
     "--model-control",
-    type=click.Choice(ModelControl, case_sensitive=False),
-    default=ModelControl.POLL,
+    type=choice_of(ModelControl),
+    default=ModelControl.POLL.value,
     show_default=True,
     help="poll: serve what the repository holds, as it changes. explicit: what RepositoryModelLoad named.",
 )
 @click.option(
     "--poll-seconds",
-    type=_Seconds(0.01),
+    type=Seconds(0.01),
     default=0.5,
     show_default=True,
     help="How often the repository is looked at.",
+)
+@click.option(
+    "--watch/--no-watch",
+    default=True,
+    show_default=True,
+    help="Whether the kernel tells of changes (inotify), which are then seen before the next look.",
+)
+@click.option(
+    "--memory-guard/--no-memory-guard",
+    default=True,
+    show_default=True,
+    help="Whether a load is refused for which there is no memory.",
+)
+@click.option(
+    "--memory-limit-megabytes",
+    type=click.IntRange(0, 1 << 30),
+    default=0,
+    help="Memory that the server may take.  [default: what its cgroup and the machine leave]",
+)
+@click.option(
+    "--upload-folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where files that come with RepositoryModelLoad are kept.  [default: the system's for such files]",
+)
+@click.option(
+    "--upload-megabytes",
+    type=click.IntRange(0, 1 << 20),
+    default=1024,
+    show_default=True,
+    help="Room for all of these files together; 0 takes none.",
+)
+@click.option(
+    "--load-threads",
+    type=click.IntRange(0, 8),
+    default=0,
+    help="Variants that are loaded at one time.  [default: half of the processors, 2 to 4]",
 )
 @click.option(
     "--max-in-flight",
@@ -108,45 +153,75 @@ A second one, or --drain-seconds without an end: what is left is dropped, exit c
     help="Threads inside one inference.  [default: as each variant's manifest says]",
 )
 @click.option(
-    "--max-message-megabytes",
-    type=click.IntRange(1, 2047),
+    "--runtime",
+    type=choice_of(RuntimeKind),
+    default=RuntimeKind.INLINE.value,
+    show_default=True,
+    help="inline: the server's own process holds the models. process: each variant has a process of its own.",
+)
+@click.option(
+    "--session-entry",
+    multiple=True,
+    callback=read_entries,
+    metavar="KEY=VALUE",
+    help="A setting of onnxruntime for every variant, in the place of the repository's; may be repeated.",
+)
+@click.option(
+    "--measure-memory/--no-measure-memory",
+    default=True,
+    show_default=True,
+    help="Whether a process of its own, which runs when nothing else does, measures each variant's memory "
+    "(--runtime inline only).",
+)
+@click.option(
+    "--triton-metrics/--no-triton-metrics",
+    default=True,
+    show_default=True,
+    help="Whether /metrics has Triton's names (nv_inference_...) beside flyweight's.",
+)
+@click.option(
+    "--response-cache-megabytes",
+    type=click.IntRange(0, 1 << 20),
     default=64,
     show_default=True,
-    help="The largest request that is read; --max-in-flight of them must fit into memory.",
+    help="Room for answers of models whose config.pbtxt asks for a response_cache; 0 keeps none.",
 )
 @click.option(
     "--drain-seconds",
-    type=_Seconds(0.0),
+    type=Seconds(0.0),
     default=30.0,
     show_default=True,
     help="How long accepted requests may take after SIGTERM.",
 )
 @click.option(
     "--shutdown-delay-seconds",
-    type=_Seconds(0.0),
+    type=Seconds(0.0),
     default=0.0,
     show_default=True,
     help="How long to go on after SIGTERM while load balancers learn that health says NOT_SERVING.",
 )
 @click.option("--strict", is_flag=True, help="Do not start when anything in the repository is faulty.")
 @click.option(
-    "--allow-control/--no-allow-control",
-    default=True,
-    show_default=True,
-    help="Whether callers may use RepositoryModelLoad and RepositoryModelUnload.",
-)
-@click.option("--tls-cert", type=_FILE, help="Certificate chain (PEM); gRPC is then served over TLS only.")
-@click.option("--tls-key", type=_FILE, help="The certificate's key (PEM).")
-@click.option(
-    "--tls-client-ca", type=_FILE, help="Authority (PEM) that clients' certificates must come from."
+    "--shared-memory",
+    is_flag=True,
+    help="Let callers on this machine pass tensors through POSIX shared memory, any that this user may open.",
 )
 @click.option(
-    "--log-format",
-    type=click.Choice(LogFormat, case_sensitive=False),
-    default=LogFormat.TEXT,
-    show_default=True,
-    help="How log lines look.",
+    "--trace-folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for traces of requests, which callers may then switch on (TraceSetting).  [default: none]",
 )
+@click.option(
+    "--compat",
+    type=choice_of(Compat),
+    default=Compat.NONE.value,
+    show_default=True,
+    help="triton: answer with Triton's status codes and messages, for clients that check them.",
+)
+@caller_options
+@size_options
+@connection_options
+@log_options
 def serve(**options: object) -> int:
     """Serve every model and variant of REPOSITORY over gRPC.
 
@@ -155,23 +230,24 @@ def serve(**options: object) -> int:
     runs are loaded, those that are removed are unloaded, and traffic.yaml decides who answers; no request
     fails over it.
     """
+    # Before anything has threads.
+    keep_one_heap()
     settings = _settings(options)
-    configure_logging(settings.log_format)
+    refuse_mistaken_path(settings.repository)
+    configure_logging(settings.log_format, settings.log_level)
+    warn_of_open_doors(settings)
     return _run(Server(settings))
 
 
 def _settings(options: dict[str, object]) -> ServerSettings:
-    certificate, key = options.pop("tls_cert"), options.pop("tls_key")
-    authority = options.pop("tls_client_ca")
-    if (certificate is None) != (key is None):
-        raise click.UsageError("Give --tls-cert and --tls-key together.")
-    if authority is not None and certificate is None:
-        raise click.UsageError("Give --tls-client-ca together with --tls-cert and --tls-key.")
-    megabytes = options.pop("max_message_megabytes")
-    assert isinstance(megabytes, int)
-    options["max_message_bytes"] = megabytes * MEGABYTE
-    if certificate is not None:
-        options["tls"] = {"certificate": certificate, "key": key, "client_authority": authority}
+    nest(options)
+    for name in ("upload", "memory_limit"):
+        megabytes = options.pop(f"{name}_megabytes")
+        assert isinstance(megabytes, int)
+        options["max_upload_bytes" if name == "upload" else "memory_limit_bytes"] = megabytes * MEGABYTE
+    cache_megabytes = options.pop("response_cache_megabytes")
+    assert isinstance(cache_megabytes, int)
+    options["response_cache_bytes"] = cache_megabytes * MEGABYTE
     return TypeAdapter(ServerSettings).validate_python(options)
 
 
@@ -217,7 +293,7 @@ Examples:
 @click.option(
     "--timeout",
     "timeout_seconds",
-    type=_Seconds(0.0, min_open=True),
+    type=Seconds(0.0, min_open=True),
     default=300.0,
     show_default=True,
     help="Seconds that loading everything may take.",
@@ -229,6 +305,7 @@ def check(repository: Path, *, as_json: bool, timeout_seconds: float) -> int:
     0 when all is well, and 2 with a sentence on standard error for each fault. A variant that
     can be served but does not come from where its manifest says is a warning.
     """
+    refuse_mistaken_path(repository)
     report = check_repository(repository, timeout_seconds)
     if as_json:
         click.echo(json.dumps(report.document(), indent=2))

@@ -7,15 +7,18 @@ ServerError
 ├── UnknownModel            no model of this name is served
 ├── UnknownVariant          the model has no variant of this name
 ├── Unsupported             the protocol has this, flyweight has it not
-├── NotAllowed              this server was told not to do this
+├── Unauthenticated         nobody knows who the caller is, and this is not for everybody
+├── NotAllowed              this server was told not to do this, or not for this caller
 ├── NotReady                the model is known, but no variant of it can answer now
+│   └── WorkerDied          the process that held the variant died while it ran the request
 ├── Draining                the server is stopping and takes no new work
 ├── QueueFull               more work is waiting than the server was told to hold
 ├── DeadlineExceeded        the caller's deadline passed before the work began
 ├── Cancelled               the caller went away before the work began
 ├── LoadFailed              a variant could not be loaded, warmed up, or did not repeat its golden outputs
 ├── RunFailed               the runtime failed on a request that looked right
-└── TrafficPlanError        a traffic.yaml cannot be followed
+├── TrafficPlanError        a traffic.yaml cannot be followed
+└── Conflict                somebody else changed it first
 
 What is not in the table is a bug: it is logged whole at the border and goes out as a bare INTERNAL.
 """
@@ -61,23 +64,71 @@ class InvalidRequest(ServerError):
 
 
 class UnknownModel(ServerError):
-    """No model of this name is in the repository."""
+    """No model of this name, `model`, is in the repository."""
+
+    def __init__(self, sentence: str, model: str = "") -> None:
+        super().__init__(sentence)
+        self.model = model
 
 
 class UnknownVariant(ServerError):
-    """The model is there, but has no variant of this name."""
+    """The model, `model`, is there, but has no variant of this name, `variant`."""
+
+    def __init__(self, sentence: str, model: str = "", variant: str = "") -> None:
+        super().__init__(sentence)
+        self.model = model
+        self.variant = variant
 
 
 class Unsupported(ServerError):
     """The protocol declares this, and flyweight does not do it."""
 
 
+class Unauthenticated(ServerError):
+    """The caller gave no credential that this server knows, and asked for what is not for everybody."""
+
+
 class NotAllowed(ServerError):
-    """This server was started without the permission to do this."""
+    """This server was started without the permission to do this, or the caller lacks the role for it."""
+
+
+class NotSetUp(ServerError):
+    """This server was started without what this needs; its operator can change that."""
+
+
+class UnknownRegion(ServerError):
+    """No region of shared memory is registered under this name, `region`."""
+
+    def __init__(self, sentence: str, region: str) -> None:
+        super().__init__(sentence)
+        self.region = region
+
+
+class RegionExists(ServerError):
+    """A region of shared memory is registered under this name, `region`, already."""
+
+    def __init__(self, sentence: str, region: str) -> None:
+        super().__init__(sentence)
+        self.region = region
+
+
+class LimitReached(ServerError):
+    """The server keeps as many of something as it will; giving one back makes room."""
 
 
 class NotReady(ServerError):
-    """The model or variant is known, but cannot answer at the moment; trying again may help."""
+    """The model, `model`, or variant is known, but cannot answer at the moment; trying again may help.
+
+    `model` is empty when it is the server as a whole that cannot.
+    """
+
+    def __init__(self, sentence: str, model: str = "") -> None:
+        super().__init__(sentence)
+        self.model = model
+
+
+class WorkerDied(NotReady):
+    """The process that held the session died during the run; nobody knows how far the run came."""
 
 
 class Draining(ServerError):
@@ -115,6 +166,10 @@ class TrafficPlanError(ServerError):
     """A traffic.yaml is malformed, or asks for something that is not there."""
 
 
+class Conflict(ServerError):
+    """Somebody else changed what was to be changed; whoever looks again can decide again."""
+
+
 # The one table. The first row that fits counts, so a subclass stands above its parent.
 _TABLE: Final[tuple[tuple[type[FlyweightError], Code], ...]] = (
     (InvalidRequest, Code.INVALID_ARGUMENT),
@@ -122,7 +177,12 @@ _TABLE: Final[tuple[tuple[type[FlyweightError], Code], ...]] = (
     (UnknownModel, Code.NOT_FOUND),
     (UnknownVariant, Code.NOT_FOUND),
     (Unsupported, Code.UNIMPLEMENTED),
+    (Unauthenticated, Code.UNAUTHENTICATED),
     (NotAllowed, Code.PERMISSION_DENIED),
+    (NotSetUp, Code.FAILED_PRECONDITION),
+    (UnknownRegion, Code.NOT_FOUND),
+    (RegionExists, Code.ALREADY_EXISTS),
+    (LimitReached, Code.RESOURCE_EXHAUSTED),
     (NotReady, Code.UNAVAILABLE),
     (Draining, Code.UNAVAILABLE),
     # Not UNAVAILABLE: clients retry that one at once, into the overload.
@@ -131,6 +191,7 @@ _TABLE: Final[tuple[tuple[type[FlyweightError], Code], ...]] = (
     (Cancelled, Code.CANCELLED),
     (LoadFailed, Code.FAILED_PRECONDITION),
     (TrafficPlanError, Code.FAILED_PRECONDITION),
+    (Conflict, Code.ABORTED),
     (RepositoryError, Code.FAILED_PRECONDITION),
     (RunFailed, Code.INTERNAL),
 )

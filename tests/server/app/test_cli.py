@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,8 +16,19 @@ from flyweight.protos.errors import RepositoryError
 from flyweight.protos.manifest.v1.manifest_pb2 import Lineage, VariantManifest
 from flyweight.server import cli
 from flyweight.server.cli import check, serve
-from flyweight.server.logs import JsonFormatter
-from flyweight.server.settings import LogFormat, ModelControl, ServerSettings, TlsFiles, read_pem
+from flyweight.server.logs import JsonFormatter, warn_of_open_doors
+from flyweight.server.serve_options import SECTIONS
+from flyweight.server.settings import (
+    Compression,
+    ConnectionSettings,
+    LogFormat,
+    LogLevel,
+    ModelControl,
+    RequestLimits,
+    ServerSettings,
+    TlsFiles,
+    read_pem,
+)
 
 
 @pytest.fixture
@@ -25,7 +37,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ServerSettings
     seen: list[ServerSettings] = []
     monkeypatch.setattr(cli, "Server", seen.append)
     monkeypatch.setattr(cli, "_run", lambda _: 0)
-    monkeypatch.setattr(cli, "configure_logging", lambda _: None)
+    monkeypatch.setattr(cli, "configure_logging", lambda *_: None)
 
     def parse(*arguments: str) -> ServerSettings:
         serve.main(list(arguments), standalone_mode=False)
@@ -44,7 +56,13 @@ def test_every_option_arrives(settings_of: Callable[..., ServerSettings]) -> Non
         *("--model-control", "explicit", "--poll-seconds", "3", "--max-in-flight", "4", "--max-running", "5"),
         *("--threads", "6", "--max-message-megabytes", "7", "--drain-seconds", "8"),
         *("--shutdown-delay-seconds", "9", "--strict", "--no-allow-control", "--log-format", "json"),
-        *("--tls-cert", "c.pem", "--tls-key", "k.pem", "--tls-client-ca", "a.pem"),
+        *("--tls-cert", "c.pem", "--tls-key", "k.pem", "--tls-client-ca", "a.pem", "--access", "who.yaml"),
+        *("--max-in-flight-per-client", "10", "--max-tensor-megabytes", "11", "--max-string-megabytes", "12"),
+        *("--max-tensors", "13", "--max-metadata-bytes", "5000", "--max-connections", "14"),
+        *("--handshake-seconds", "15", "--keepalive-seconds", "16", "--keepalive-timeout-seconds", "17"),
+        *("--min-ping-seconds", "18", "--max-connection-idle-seconds", "19"),
+        *("--max-connection-age-seconds", "20", "--max-connection-age-grace-seconds", "21"),
+        *("--compression", "gzip", "--log-level", "debug", "--access-log"),
     )
     assert settings == ServerSettings(
         repository=Path("repository"),
@@ -64,7 +82,101 @@ def test_every_option_arrives(settings_of: Callable[..., ServerSettings]) -> Non
         allow_control=False,
         log_format=LogFormat.JSON,
         tls=TlsFiles(Path("c.pem"), Path("k.pem"), Path("a.pem")),
+        access=Path("who.yaml"),
+        max_in_flight_per_client=10,
+        limits=RequestLimits(max_tensor_bytes=11 << 20, max_string_bytes=12 << 20, max_tensors=13),
+        connections=ConnectionSettings(
+            max_connections=14,
+            max_metadata_bytes=5000,
+            handshake_seconds=15,
+            keepalive_seconds=16,
+            keepalive_timeout_seconds=17,
+            min_ping_seconds=18,
+            max_connection_idle_seconds=19,
+            max_connection_age_seconds=20,
+            max_connection_age_grace_seconds=21,
+            compression=Compression.GZIP,
+        ),
+        log_level=LogLevel.DEBUG,
+        access_log=True,
     )
+
+
+def test_a_runtimes_setting_is_a_key_and_a_value(settings_of: Callable[..., ServerSettings]) -> None:
+    settings = settings_of("repository", "--session-entry", "a=1", "--session-entry", "b=x=y")
+    assert settings.session_entries == {"a": "1", "b": "x=y"}
+    with pytest.raises(click.BadParameter, match="KEY=VALUE"):
+        settings_of("repository", "--session-entry", "a")
+
+
+def test_an_environment_variable_is_an_option_that_the_command_line_overrides(
+    settings_of: Callable[..., ServerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_SERVE_REPOSITORY", "from-environment")
+    monkeypatch.setenv("FLYWEIGHT_SERVE_MAX_IN_FLIGHT", "7")
+    monkeypatch.setenv("FLYWEIGHT_SERVE_MAX_CONNECTION_IDLE_SECONDS", "5")
+    monkeypatch.setenv("FLYWEIGHT_SERVE_ALLOW_CONTROL", "false")
+    settings = settings_of("--max-in-flight", "8")
+    assert settings.repository == Path("from-environment")
+    assert settings.max_in_flight == 8
+    assert settings.connections.max_connection_idle_seconds == 5
+    assert settings.allow_control is False
+
+
+def test_what_kubernetes_says_of_a_service_named_flyweight_is_no_option(
+    settings_of: Callable[..., ServerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWEIGHT_PORT", "tcp://10.0.0.1:8001")
+    monkeypatch.setenv("FLYWEIGHT_SERVICE_HOST", "10.0.0.1")
+    assert settings_of("repository") == ServerSettings(Path("repository"))
+
+
+def test_grpc_and_metrics_cannot_share_a_port(settings_of: Callable[..., ServerSettings]) -> None:
+    with pytest.raises(click.UsageError, match="cannot share port 9000"):
+        settings_of("repository", "--port", "9000", "--metrics-port", "9000")
+    settings_of("repository", "--port", "0", "--metrics-port", "0")
+
+
+@pytest.mark.parametrize(
+    ("host", "access", "asked", "allowed"),
+    [
+        ("127.0.0.1", None, None, True),
+        ("localhost", None, None, True),
+        ("::1", None, None, True),
+        ("0.0.0.0", None, None, False),
+        ("::", None, None, False),
+        ("models.example.org", None, None, False),
+        ("0.0.0.0", Path("who.yaml"), None, True),
+        ("0.0.0.0", None, True, True),
+        ("127.0.0.1", Path("who.yaml"), False, False),
+    ],
+)
+def test_control_is_for_this_machine_or_for_known_callers(
+    host: str, access: Path | None, asked: bool | None, allowed: bool
+) -> None:
+    settings = ServerSettings(Path(), host=host, access=access, allow_control=asked)
+    assert settings.control_is_allowed() == allowed
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (ServerSettings(Path(), access=Path("who.yaml")), None),
+        (ServerSettings(Path(), host="0.0.0.0"), None),
+        (ServerSettings(Path(), host="0.0.0.0", access=Path("who.yaml")), "Tokens travel unencrypted"),
+        (ServerSettings(Path(), host="0.0.0.0", allow_control=True), "Whoever reaches 0.0.0.0 may load"),
+        (
+            ServerSettings(Path(), host="::", access=Path("w"), tls=TlsFiles(Path("c"), Path("k"))),
+            None,
+        ),
+    ],
+)
+def test_an_open_door_is_warned_of(
+    settings: ServerSettings, said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_of_open_doors(settings)
+    assert [said in record.getMessage() for record in caplog.records if said] == ([True] if said else [])
+    assert bool(caplog.records) == bool(said)
 
 
 @pytest.mark.parametrize("options", [["--tls-cert", "c.pem"], ["--tls-key", "k"], ["--tls-client-ca", "a"]])
@@ -140,6 +252,62 @@ def test_a_signal_while_loading_does_not_wait_for_the_rest() -> None:
     server = Stand("start", signal.SIGTERM)
     assert cli._run(server) == 0  # type: ignore[arg-type]
     assert server.story == ["drained"]
+
+
+def sections_of(help_text: str) -> dict[str, str]:
+    """Return the text under each heading that a help has."""
+    parts = re.split(r"^(\S.*):$", help_text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_helps_options_stand_under_headings() -> None:
+    sections = sections_of(CliRunner().invoke(serve, ["--help"]).output)
+    assert "--port" in sections["Addresses"]
+    assert "--access" in sections["Callers"]
+    # Only what every command has.
+    rest = sections["Other options"].partition("\n\n")[0]
+    assert re.findall(r"--[a-z-]+", rest) == ["--help"]
+
+
+def test_every_name_under_a_heading_is_an_option() -> None:
+    options = {name for param in serve.params for name in param.opts}
+    assert {name for names in SECTIONS.values() for name in names} <= options
+
+
+def test_helps_defaults_are_written_as_they_are_given() -> None:
+    shown = CliRunner().invoke(serve, ["--help"]).output
+    assert "[poll|explicit]" in shown
+    assert re.search(r"\[default:\s+[A-Z]", shown) is None
+
+
+def test_every_default_is_told() -> None:
+    """A flag is off when it is not given, and files and folders are none."""
+    context = click.Context(serve)
+    for param in serve.params:
+        if isinstance(param, click.Option) and not isinstance(param.type, click.Path):
+            record = param.get_help_record(context)
+            assert record is not None
+            assert "[default: " in record[1] or param.multiple or param.is_flag, param.opts[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("tiny", "."), ("tiny/int8", "."), ("tiny/int8/model.onnx", "."), ("tiny/traffic.yaml", "tiny")],
+)
+@pytest.mark.parametrize("command", [serve, check])
+def test_a_path_inside_a_repository_is_told_with_the_one_that_is_meant(
+    repository: Path, command: click.Command, given: str, meant: str
+) -> None:
+    (repository / "tiny" / "traffic.yaml").write_text("baseline: baseline")
+    with pytest.raises(RepositoryError) as caught:
+        command.main([str(repository / given)], standalone_mode=False)
+    assert str(repository / given) in str(caught.value)
+    assert re.search(rf"{re.escape(str((repository / meant).resolve()))}\b", str(caught.value))
+
+
+def test_a_models_folder_is_known_without_any_file_beside_its_variants(repository: Path) -> None:
+    with pytest.raises(RepositoryError, match="folder of one model"):
+        check.main([str(repository / "tiny")], standalone_mode=False)
 
 
 @pytest.mark.parametrize("command", [serve, check])

@@ -1,37 +1,79 @@
 """Models without a manager: a table in memory that tests replace, over fake runtimes."""
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import grpc
 import numpy as np
 import pytest
 
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.protos.tensors import encode_inputs
+from flyweight.server.batching.scheduler import Scheduler
+from flyweight.server.caching import ResponseCache
 from flyweight.server.errors import UnknownModel
 from flyweight.server.lifecycle.index import IndexEntry, State
 from flyweight.server.lifecycle.lease import Leases
-from flyweight.server.lifecycle.table import Held, LoadedVariant, RoutingTable, ServedModel, lease_from
+from flyweight.server.lifecycle.table import (
+    Held,
+    LoadedVariant,
+    RoutingTable,
+    ServedModel,
+    acquire_from,
+    lease_from,
+)
+from flyweight.server.repository.serving import ServingPolicy
+from flyweight.server.rpc import carrier_grpcio
 from flyweight.server.rpc.admission import Gate
-from flyweight.server.rpc.call import Handler
-from flyweight.server.rpc.methods import all_methods
+from flyweight.server.rpc.call import Call, DeferredHandler, Failure
+from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.health import Health
+from flyweight.server.rpc.inside import Inside
+from flyweight.server.rpc.method import Deferred, Method
+from flyweight.server.rpc.methods import SERVICE_NAMES, all_methods
 from flyweight.server.rpc.records import Answerer, Record
+from flyweight.server.rpc.reflection import Reflection
 from flyweight.server.runtime.fake import FakeRuntime
+from flyweight.server.security.clients import ClientLimits
+from flyweight.server.settings import ServerSettings
 from flyweight.server.traffic import Plan, Reason
 
 Pick = TypeVar("Pick")
 
+PATIENCE_SECONDS = 30
+CALL = Call()
+UP_TO_8 = ServingPolicy(max_rows=8)
+
 HALVES = Plan("baseline", (("baseline", 0.5), ("int8", 0.5)), origin=Reason.SPLIT)
 
 
-def loaded(runtime: FakeRuntime, name: str = "baseline", model: str = "tiny") -> LoadedVariant:
+class Refused(Exception):  # noqa: N818 -- named by what happened, as the server's own are
+    """A deferred RPC was answered with a status."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.sentence)
+        self.failure = failure
+
+
+def loaded(
+    runtime: FakeRuntime,
+    name: str = "baseline",
+    model: str = "tiny",
+    serving: ServingPolicy = UP_TO_8,
+    *,
+    is_cached: bool = False,
+) -> LoadedVariant:
     config = ModelConfig(name=model, platform="onnxruntime_onnx", max_batch_size=8)
+    config.response_cache.enable = is_cached
     signature = replace(runtime.signature, max_batch_rows=8)
-    return LoadedVariant(model, name, signature, config, None, runtime, Leases(f"{model}/{name}"))
+    leases = Leases(f"{model}/{name}")
+    return LoadedVariant(model, name, signature, config, None, runtime, leases, serving)
 
 
 class FakeModels:
@@ -52,10 +94,13 @@ class FakeModels:
     ) -> AbstractContextManager[Held[Pick]]:
         return lease_from(lambda: self.table, pick)
 
+    def acquire(self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Pick]]) -> Held[Pick]:
+        return acquire_from(lambda: self.table, pick)
+
     def index(self) -> list[IndexEntry]:
         return self.entries
 
-    def load_model(self, name: str, timeout_seconds: float) -> None:
+    def load_model(self, name: str, timeout_seconds: float, upload: object = None) -> None:
         self.asked.append(("load", name))
         self.patience.append(timeout_seconds)
         if name not in self.table.models:
@@ -84,17 +129,62 @@ class Notebook:
 
 @dataclass
 class Bench:
-    """A server without a transport: its handlers by RPC name, and all they stand on."""
+    """A server without a transport: its methods, its handlers by RPC name, and all they stand on.
+
+    A deferred handler is called like any other here: it waits for the answer, and raises `Refused`.
+    """
 
     runtimes: Mapping[str, FakeRuntime]
     models: FakeModels
     gate: Gate
     notebook: Notebook
-    handlers: Mapping[str, Handler]
+    scheduler: Scheduler
+    methods: list[Method]
+    handlers: Mapping[str, Callable[..., Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.handlers = {method.path.rpartition("/")[2]: self._asked(method) for method in self.methods}
+
+    def refusal(self, request: ModelInferRequest | bytes, call: Call = CALL) -> Failure:
+        """Return the status that ModelInfer refuses a request with."""
+        body = request if isinstance(request, bytes) else request.SerializeToString()
+        with pytest.raises(Refused) as caught:
+            self.handlers["ModelInfer"](body, call)
+        return caught.value.failure
+
+    def _asked(self, method: Method) -> Callable[..., Any]:
+        return self._waiting(method.handler) if isinstance(method, Deferred) else method.handler
+
+    def _waiting(self, handler: DeferredHandler) -> Callable[[bytes, Call], bytes]:
+        def ask(body: bytes, call: Call) -> bytes:
+            answers: list[bytes | Failure] = []
+            answered = threading.Event()
+
+            def reply(answer: bytes | Failure) -> None:
+                answers.append(answer)
+                answered.set()
+
+            handler(body, call, reply)
+            self.scheduler.advance()
+            assert answered.wait(PATIENCE_SECONDS)
+            (answer,) = answers
+            if isinstance(answer, Failure):
+                raise Refused(answer)
+            return answer
+
+        return ask
 
 
-def table_of(variants: Mapping[str, FakeRuntime], plan: Plan = HALVES) -> RoutingTable:
-    loaded_variants = {name: loaded(runtime, name) for name, runtime in variants.items()}
+def table_of(
+    variants: Mapping[str, FakeRuntime],
+    plan: Plan = HALVES,
+    serving: ServingPolicy = UP_TO_8,
+    cached: tuple[str, ...] = (),
+) -> RoutingTable:
+    loaded_variants = {
+        name: loaded(runtime, name, serving=serving, is_cached=name in cached)
+        for name, runtime in variants.items()
+    }
     model = ServedModel("tiny", MappingProxyType(loaded_variants), plan)
     return RoutingTable(MappingProxyType({"tiny": model}), 1, frozenset({"slow"}))
 
@@ -105,20 +195,45 @@ def make_bench(
     runtimes: Mapping[str, FakeRuntime] | None = None,
     gate: Gate | None = None,
     allow_control: bool = True,
+    slots: int = 2,
+    serving: ServingPolicy = UP_TO_8,
+    client_limit: int = 0,
+    cached: tuple[str, ...] = (),
 ) -> Bench:
     runtimes = runtimes or {"baseline": FakeRuntime(scale=2), "int8": FakeRuntime(scale=3)}
-    models, notebook = FakeModels(table_of(runtimes, plan)), Notebook()
+    models, notebook = FakeModels(table_of(runtimes, plan, serving, cached)), Notebook()
     if gate is None:
-        gate = Gate(4, 2)
+        gate = Gate(4)
         gate.open()
-    methods = all_methods(models, gate, notebook, allow_control=allow_control, is_ready=lambda: True)
-    handlers = {method.path.rpartition("/")[2]: method.handler for method in methods}
-    return Bench(runtimes, models, gate, notebook, handlers)
+    scheduler = Scheduler(slots)
+    inside = Inside(
+        models,  # type: ignore[arg-type] -- it has what the handlers under test ask for
+        gate,
+        scheduler,
+        notebook,
+        ClientLimits(client_limit),
+        cache=ResponseCache(1_000_000 if cached else 0),
+    )
+    methods = all_methods(inside, allow_control=allow_control, is_ready=lambda: True)
+    return Bench(runtimes, models, gate, notebook, scheduler, methods)
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return make_bench()
+def build() -> Iterator[Callable[..., Bench]]:
+    benches: list[Bench] = []
+
+    def make(**parts: Any) -> Bench:
+        benches.append(make_bench(**parts))
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.scheduler.stop()
+
+
+@pytest.fixture
+def bench(build: Callable[..., Bench]) -> Bench:
+    return build()
 
 
 def infer_request(rows: int = 1, version: str = "", **values: str) -> ModelInferRequest:
@@ -134,6 +249,107 @@ def make_request() -> Callable[..., ModelInferRequest]:
     return infer_request
 
 
+class Stuck:
+    """A model that runs until it is let go; a first value other than 1 passes at once."""
+
+    def __init__(self) -> None:
+        self.entered, self.release = threading.Semaphore(0), threading.Event()
+
+    def __call__(self, inputs: Any) -> dict[str, Any]:
+        if (inputs["x"][:, 0] == 1).any():
+            self.entered.release()
+            assert self.release.wait(PATIENCE_SECONDS)
+        return {"y": inputs["x"]}
+
+    def wait_for(self, runs: int = 1) -> None:
+        for _ in range(runs):
+            assert self.entered.acquire(timeout=PATIENCE_SECONDS)
+
+
 @pytest.fixture
-def build() -> Callable[..., Bench]:
-    return make_bench
+def stuck() -> Iterator[Stuck]:
+    """A model that runs until it is let go, which is at the end of the test at the latest."""
+    model = Stuck()
+    yield model
+    model.release.set()
+
+
+SETTINGS = ServerSettings(Path("unused"), port=0, max_in_flight=4)
+
+
+class Served:
+    """A carrier over a bench, on a real socket, and a channel to it."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        settings: ServerSettings = SETTINGS,
+        methods: tuple[Method, ...] = (),
+        **options: Any,
+    ) -> None:
+        self.bench, self.health = bench, Health()
+        every = [*bench.methods, *self.health.methods, *Reflection(SERVICE_NAMES).methods, *methods]
+        self.carrier = GrpcioCarrier(settings, every, bench.scheduler.advance, **options)
+        self.port = self.carrier.bind()
+        self.carrier.start()
+        self.channel = self.connect()
+
+    def connect(self) -> grpc.Channel:
+        """Open a connection of its own."""
+        return grpc.insecure_channel(
+            f"127.0.0.1:{self.port}", options=[("grpc.use_local_subchannel_pool", 1)]
+        )
+
+    def future(self, path: str, body: bytes = b"", **options: Any) -> Any:
+        method: Any = self.channel.unary_unary(path)  # pyright: ignore[reportCallIssue] -- bytes both ways
+        return method.future(body, timeout=options.pop("timeout", PATIENCE_SECONDS), **options)
+
+    def call(self, path: str, body: bytes = b"", **options: Any) -> bytes:
+        answer: bytes = self.future(path, body, **options).result()
+        return answer
+
+    def stream(self, path: str, bodies: Any, **options: Any) -> Any:
+        method: Any = self.channel.stream_stream(path)  # pyright: ignore[reportCallIssue] -- bytes both ways
+        return method(bodies, timeout=options.pop("timeout", PATIENCE_SECONDS), **options)
+
+    def close(self) -> None:
+        self.channel.close()
+        self.carrier.stop(0)
+
+
+@pytest.fixture
+def serve(build: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Served]]:
+    # Tests stop many servers, and each would take this long to notice.
+    monkeypatch.setattr(carrier_grpcio, "_LOOK_SECONDS", 0.02)
+    running: list[Served] = []
+
+    def start(
+        settings: ServerSettings = SETTINGS, *, methods: tuple[Method, ...] = (), **parts: Any
+    ) -> Served:
+        options = {name: parts.pop(name) for name in ("guard", "wording") if name in parts}
+        running.append(Served(build(**parts), settings, methods, **options))
+        return running[-1]
+
+    yield start
+    for served in running:
+        served.close()
+
+
+@pytest.fixture
+def served(serve: Callable[..., Served]) -> Served:
+    return serve()
+
+
+def poll_until(condition: Callable[[], bool]) -> None:
+    """Wait for something that no event tells of."""
+    pause = threading.Event()
+    for _ in range(100 * PATIENCE_SECONDS):
+        if condition():
+            return
+        pause.wait(0.01)
+    assert condition()
+
+
+@pytest.fixture
+def poll() -> Callable[[Callable[[], bool]], None]:
+    return poll_until

@@ -4,7 +4,15 @@ import pytest
 
 from flyweight.protos.errors import FlyweightError, ManifestError, TensorError
 from flyweight.server import errors
-from flyweight.server.errors import Code, QueueFull, ServerError, StartError, code_of
+from flyweight.server.errors import (
+    Code,
+    QueueFull,
+    RegionExists,
+    ServerError,
+    StartError,
+    UnknownRegion,
+    code_of,
+)
 from flyweight.server.rpc.border import answer
 from flyweight.server.rpc.call import Call, Failure
 
@@ -50,7 +58,8 @@ def test_every_failure_of_a_request_has_a_status() -> None:
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ServerError)
     ]
     for kind in set(kinds) - {ServerError, StartError}:
-        error = kind("sentence", 1.0) if kind is QueueFull else kind("sentence")
+        more = {QueueFull: (1.0,), UnknownRegion: ("mine",), RegionExists: ("mine",)}.get(kind, ())
+        error = kind("sentence", *more)
         assert code_of(error) not in {None, Code.OK}
 
 

@@ -1,7 +1,9 @@
-"""The grpcio carrier, health and reflection over a real socket in this process."""
+"""The grpcio carrier over a real socket in this process."""
 
-import threading
-from collections.abc import Callable, Iterator
+import gc
+import socket
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,70 +11,28 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-import trustme
-from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from flyweight.protos.inference import grpc_service_pb2 as pb
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
-from flyweight.server.errors import StartError
-from flyweight.server.lifecycle.table import RoutingTable
+from flyweight.server.errors import Code
+from flyweight.server.repository.serving import Merging, ServingPolicy
 from flyweight.server.rpc.admission import Gate
-from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
-from flyweight.server.rpc.health import Health
-from flyweight.server.rpc.methods import SERVICE_NAMES, all_methods
-from flyweight.server.rpc.reflection import Reflection
+from flyweight.server.rpc.method import Streaming
+from flyweight.server.rpc.records import Rejection
+from flyweight.server.rpc.unsupported import refused_stream
 from flyweight.server.runtime.fake import FakeRuntime
-from flyweight.server.settings import ServerSettings, TlsFiles
+from flyweight.server.settings import ServerSettings
 
 PATIENCE_SECONDS = 30
-INFER = "/inference.GRPCInferenceService/ModelInfer"
-SETTINGS = ServerSettings(Path("unused"), port=0, max_in_flight=2)
+SERVICE = "/inference.GRPCInferenceService"
+INFER = f"{SERVICE}/ModelInfer"
+SETTINGS = ServerSettings(Path("unused"), port=0, max_in_flight=4)
+ALONE = ServingPolicy(Merging.NEVER, max_rows=8)
 
-
-class Served:
-    """A carrier over fake models, and a channel to it."""
-
-    def __init__(self, bench: Any, settings: ServerSettings = SETTINGS) -> None:
-        self.bench, self.health = bench, Health()
-        self.reflection = Reflection(SERVICE_NAMES)
-        methods = all_methods(
-            bench.models, bench.gate, bench.notebook, allow_control=True, is_ready=lambda: True
-        )
-        self.carrier = GrpcioCarrier(settings, methods, [self.health.register, self.reflection.register])
-        self.port = self.carrier.bind()
-        self.carrier.start()
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
-
-    def call(self, path: str, body: bytes = b"", **options: Any) -> bytes:
-        return self.channel.unary_unary(path)(
-            body, timeout=options.pop("timeout", PATIENCE_SECONDS), **options
-        )
-
-    def close(self) -> None:
-        self.channel.close()
-        self.carrier.stop(0)
-        self.reflection.stop()
-
-
-@pytest.fixture
-def serve(build: Callable[..., Any]) -> Iterator[Callable[..., Served]]:
-    running: list[Served] = []
-
-    def start(settings: ServerSettings = SETTINGS, **parts: Any) -> Served:
-        running.append(Served(build(**parts), settings))
-        return running[-1]
-
-    yield start
-    for served in running:
-        served.close()
-
-
-@pytest.fixture
-def served(serve: Callable[..., Served]) -> Served:
-    return serve()
+Serve = Callable[..., Any]
+Poll = Callable[[Callable[[], bool]], None]
+MakeRequest = Callable[..., ModelInferRequest]
 
 
 def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
@@ -80,22 +40,20 @@ def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     return error.code(), error.details() or ""
 
 
-def test_carries_bytes_there_and_back(served: Served, make_request: Callable[..., ModelInferRequest]) -> None:
+def test_carries_bytes_there_and_back(served: Any, make_request: MakeRequest) -> None:
     body = served.call(INFER, make_request(version="int8").SerializeToString())
     response = ModelInferResponse.FromString(body)
     assert response.model_version == "int8"
     assert np.frombuffer(response.raw_output_contents[0], np.float32).tolist() == [3, 3, 3, 3]
 
 
-def test_metadata_reaches_the_plan(served: Served, make_request: Callable[..., ModelInferRequest]) -> None:
+def test_metadata_reaches_the_plan(served: Any, make_request: MakeRequest) -> None:
     body = served.call(INFER, make_request().SerializeToString(), metadata=(("flyweight-key", "me"),))
     response = ModelInferResponse.FromString(body)
     assert response.parameters["flyweight_reason"].string_param == "sticky"
 
 
-def test_a_failure_is_a_status_with_a_sentence(
-    served: Served, make_request: Callable[..., ModelInferRequest]
-) -> None:
+def test_a_failure_is_a_status_with_a_sentence(served: Any, make_request: MakeRequest) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         served.call(INFER, make_request(version="int4").SerializeToString())
     code, sentence = status_of(caught.value)
@@ -106,11 +64,11 @@ def test_a_failure_is_a_status_with_a_sentence(
 @pytest.mark.parametrize(
     "path",
     [
-        "/inference.GRPCInferenceService/TraceSetting",
-        "/flyweight.control.v1.ControlService/SetTraffic",
+        "/flyweight.control.v1.ControlService/GetComparison",
+        "/flyweight.control.v1.ControlService/StartRollout",
     ],
 )
-def test_a_declared_rpc_that_is_not_there_is_unimplemented_with_a_sentence(served: Served, path: str) -> None:
+def test_a_declared_rpc_that_is_not_there_is_unimplemented_with_a_sentence(served: Any, path: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         served.call(path)
     code, sentence = status_of(caught.value)
@@ -118,18 +76,17 @@ def test_a_declared_rpc_that_is_not_there_is_unimplemented_with_a_sentence(serve
     assert path.rpartition("/")[2] in sentence
 
 
-def test_a_stream_that_is_not_there_says_so_too(served: Served) -> None:
-    stream = served.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+def test_a_stream_that_is_not_there_says_so_too(serve: Serve) -> None:
+    path = "/flyweight.Other/Talk"
+    served = serve(methods=(Streaming(path, refused_stream(path)),))
     with pytest.raises(grpc.RpcError) as caught:
-        next(stream(iter([b""]), timeout=PATIENCE_SECONDS))
+        next(served.stream(path, iter([b""])))
     code, sentence = status_of(caught.value)
     assert code is grpc.StatusCode.UNIMPLEMENTED
-    assert "ModelStreamInfer" in sentence
+    assert "Talk" in sentence
 
 
-def test_a_bug_is_a_bare_internal(
-    serve: Callable[..., Served], make_request: Callable[..., ModelInferRequest]
-) -> None:
+def test_a_bug_is_a_bare_internal(serve: Serve, make_request: MakeRequest) -> None:
     def fail(_: object) -> dict[str, Any]:
         raise ZeroDivisionError("an inside of ours")
 
@@ -141,200 +98,175 @@ def test_a_bug_is_a_bare_internal(
     assert sentence.startswith("internal error; see the server's log (id ")
 
 
-def test_a_call_without_a_deadline_has_none(served: Served) -> None:
+def test_a_call_without_a_deadline_has_none(served: Any) -> None:
     request = pb.RepositoryModelLoadRequest(model_name="tiny").SerializeToString()
     served.channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")(request)
     assert served.bench.models.patience == [60.0]
 
 
-class Stuck:
-    """A model that runs until it is let go."""
-
-    def __init__(self) -> None:
-        self.entered, self.release = threading.Semaphore(0), threading.Event()
-
-    def __call__(self, inputs: Any) -> dict[str, Any]:
-        self.entered.release()
-        assert self.release.wait(PATIENCE_SECONDS)
-        return {"y": inputs["x"]}
-
-
 def test_overload_is_refused_with_push_back_while_health_and_metadata_answer(
-    serve: Callable[..., Served], make_request: Callable[..., ModelInferRequest]
+    serve: Serve, make_request: MakeRequest, stuck: Any
 ) -> None:
-    stuck = Stuck()
-    gate = Gate(2, 2)
+    gate = Gate(2)
     gate.open()
-    served = serve(runtimes={"baseline": FakeRuntime(function=stuck), "int8": FakeRuntime()}, gate=gate)
+    runtimes = {"baseline": FakeRuntime(function=stuck), "int8": FakeRuntime()}
+    served = serve(runtimes=runtimes, gate=gate, serving=ALONE)
     served.health.serve()
     body = make_request(version="baseline").SerializeToString()
-    infer = served.channel.unary_unary(INFER)
-    accepted = [infer.future(body, timeout=PATIENCE_SECONDS) for _ in range(2)]
-    for _ in accepted:
-        assert stuck.entered.acquire(timeout=PATIENCE_SECONDS)
-    refused = infer.future(body, timeout=PATIENCE_SECONDS)
+    accepted = [served.future(INFER, body) for _ in range(2)]
+    stuck.wait_for(2)
+    refused = served.future(INFER, body)
     assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert ("grpc-retry-pushback-ms", "100") in [tuple(pair) for pair in refused.trailing_metadata()]
     health = health_pb2_grpc.HealthStub(served.channel)
     answer = health.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_SECONDS)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
-    served.call("/inference.GRPCInferenceService/ServerMetadata")
+    served.call(f"{SERVICE}/ServerMetadata")
     stuck.release.set()
     for call in accepted:
         assert call.code() is grpc.StatusCode.OK
 
 
 def test_the_callers_deadline_ends_the_wait_for_a_turn(
-    serve: Callable[..., Served], make_request: Callable[..., ModelInferRequest]
+    serve: Serve, make_request: MakeRequest, stuck: Any
 ) -> None:
-    stuck, runtime = Stuck(), FakeRuntime()
-    gate = Gate(2, 1)
-    gate.open()
-    served = serve(runtimes={"baseline": FakeRuntime(function=stuck), "int8": runtime}, gate=gate)
-    first = served.channel.unary_unary(INFER).future(
-        make_request(version="baseline").SerializeToString(), timeout=PATIENCE_SECONDS
-    )
-    assert stuck.entered.acquire(timeout=PATIENCE_SECONDS)
+    runtime = FakeRuntime()
+    served = serve(runtimes={"baseline": FakeRuntime(function=stuck), "int8": runtime}, slots=1)
+    first = served.future(INFER, make_request(version="baseline").SerializeToString())
+    stuck.wait_for()
     with pytest.raises(grpc.RpcError) as caught:
         served.call(INFER, make_request(version="int8").SerializeToString(), timeout=0.05)
     assert status_of(caught.value)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
     stuck.release.set()
     assert first.code() is grpc.StatusCode.OK
-    assert gate.wait_until_empty(PATIENCE_SECONDS)
+    assert served.bench.gate.wait_until_empty(PATIENCE_SECONDS)
+    assert runtime.runs == 0
+    late, done = served.bench.notebook.records
+    assert (late.rejection, late.code) == (Rejection.DEADLINE, Code.DEADLINE_EXCEEDED)
+    assert done.code is Code.OK
+
+
+def test_a_caller_who_cancels_leaves_the_queue_and_is_not_run(
+    serve: Serve, make_request: MakeRequest, stuck: Any, poll: Poll
+) -> None:
+    runtime = FakeRuntime()
+    served = serve(runtimes={"baseline": FakeRuntime(function=stuck), "int8": runtime}, slots=1)
+    first = served.future(INFER, make_request(version="baseline").SerializeToString())
+    stuck.wait_for()
+    gone = served.future(INFER, make_request(version="int8").SerializeToString())
+    poll(lambda: served.bench.scheduler.waiting_count == 1)
+    gone.cancel()
+    poll(lambda: served.bench.scheduler.waiting_count == 0)
+    stuck.release.set()
+    assert first.code() is grpc.StatusCode.OK
+    assert served.bench.gate.wait_until_empty(PATIENCE_SECONDS)
+    assert runtime.runs == 0
+    assert [record.code for record in served.bench.notebook.records] == [Code.CANCELLED, Code.OK]
+    assert served.bench.notebook.held == []
+
+
+def test_a_connection_that_breaks_cancels_what_waits(
+    serve: Serve, make_request: MakeRequest, stuck: Any, poll: Poll
+) -> None:
+    runtime = FakeRuntime()
+    served = serve(runtimes={"baseline": FakeRuntime(function=stuck), "int8": runtime}, slots=1)
+    first = served.future(INFER, make_request(version="baseline").SerializeToString())
+    stuck.wait_for()
+    other = served.connect()
+    # Kept: a call that nobody holds is cancelled.
+    call = other.unary_unary(INFER).future(make_request(version="int8").SerializeToString())
+    poll(lambda: served.bench.scheduler.waiting_count == 1)
+    other.close()
+    poll(lambda: served.bench.scheduler.waiting_count == 0)
+    assert call.code() is grpc.StatusCode.CANCELLED
+    stuck.release.set()
+    assert first.code() is grpc.StatusCode.OK
     assert runtime.runs == 0
 
 
-def test_a_request_over_the_limit_is_refused(serve: Callable[..., Served]) -> None:
+def test_those_who_wait_share_a_run(serve: Serve, make_request: MakeRequest, stuck: Any, poll: Poll) -> None:
+    runtime = FakeRuntime(scale=3)
+    served = serve(
+        runtimes={"baseline": FakeRuntime(function=stuck), "int8": runtime},
+        slots=1,
+        serving=ServingPolicy(Merging.ASKED, max_rows=8),
+    )
+    first = served.future(INFER, make_request(version="baseline").SerializeToString())
+    stuck.wait_for()
+    others = [
+        served.future(INFER, make_request(rows=rows, version="int8").SerializeToString())
+        for rows in (1, 2, 3)
+    ]
+    poll(lambda: served.bench.scheduler.waiting_count == 3)
+    stuck.release.set()
+    shapes = [list(ModelInferResponse.FromString(other.result()).outputs[0].shape) for other in others]
+    assert shapes == [[1, 4], [2, 4], [3, 4]]
+    assert first.code() is grpc.StatusCode.OK
+    assert runtime.runs == 1
+    shared = [record for record in served.bench.notebook.records if record.batch_requests == 3]
+    assert [record.batch_rows for record in shared] == [6, 6, 6]
+    assert [record.leads_run for record in shared].count(True) == 1
+
+
+# --- what is left behind ---
+
+
+def test_tensors_are_gone_once_the_call_is_over(serve: Serve, make_request: MakeRequest, poll: Poll) -> None:
+    """By their reference counts: the collector may not come by for a long time, and tensors are large."""
+    kept: list[weakref.ref[Any]] = []
+
+    def remember(inputs: Any) -> dict[str, Any]:
+        kept.append(weakref.ref(inputs["x"]))
+        return {"y": inputs["x"] + 1}
+
+    served = serve(runtimes={"baseline": FakeRuntime(function=remember), "int8": FakeRuntime()})
+    body = make_request(version="baseline").SerializeToString()
+    gc.disable()
+    try:
+        for _ in range(3):
+            served.call(INFER, body)
+        poll(lambda: all(ref() is None for ref in kept))
+        assert len(kept) == 3
+    finally:
+        gc.enable()
+
+
+def test_connections_that_come_and_go_leave_no_call_behind(
+    serve: Serve, make_request: MakeRequest, stuck: Any, poll: Poll
+) -> None:
+    gate = Gate(1000)
+    gate.open()
+    served = serve(
+        replace(SETTINGS, max_in_flight=1000),
+        runtimes={"baseline": FakeRuntime(function=stuck), "int8": FakeRuntime()},
+        gate=gate,
+        slots=1,
+    )
+    first = served.future(INFER, make_request(version="baseline").SerializeToString())
+    stuck.wait_for()
+    body = make_request(version="int8").SerializeToString()
+    for place in range(200):
+        if place % 4 == 0:
+            with socket.create_connection(("127.0.0.1", served.port)) as raw:
+                raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[: place % 25])
+            continue
+        channel = served.connect()
+        call = channel.unary_unary(INFER).future(body)
+        if place % 4 == 1:
+            poll(lambda: served.bench.scheduler.waiting_count > 0)
+        if place % 4 == 2:
+            call.cancel()
+        channel.close()
+    poll(lambda: served.bench.scheduler.waiting_count == 0)
+    stuck.release.set()
+    assert first.code() is grpc.StatusCode.OK
+    poll(lambda: not served.carrier._open)
+    assert gate.wait_until_empty(PATIENCE_SECONDS)
+    assert served.bench.notebook.held == []
+
+
+def test_a_request_over_the_limit_is_refused(serve: Serve) -> None:
     served = serve(replace(SETTINGS, max_message_bytes=1000))
     with pytest.raises(grpc.RpcError) as caught:
         served.call(INFER, bytes(2000))
     assert status_of(caught.value)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-def test_a_port_in_use_is_told_in_a_sentence(served: Served, build: Callable[..., Any]) -> None:
-    with pytest.raises(StartError, match=f"127.0.0.1:{served.port} cannot be listened on.*--port"):
-        Served(build(), replace(SETTINGS, port=served.port))
-
-
-def test_a_foreign_address_is_told_in_a_sentence(build: Callable[..., Any]) -> None:
-    with pytest.raises(StartError, match=r"192\.0\.2\.1:0 cannot be listened on"):
-        Served(build(), replace(SETTINGS, host="192.0.2.1"))
-
-
-def test_health_follows_the_table_and_the_shutdown(served: Served) -> None:
-    health = health_pb2_grpc.HealthStub(served.channel)
-
-    def check(name: str) -> int:
-        return health.Check(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE_SECONDS).status
-
-    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-    assert check("") == not_serving
-    served.health.on_table(served.bench.models.table)
-    served.health.serve()
-    assert [check(name) for name in ("", "tiny", "slow")] == [serving, serving, not_serving]
-    with pytest.raises(grpc.RpcError) as caught:
-        check("nothing")
-    assert status_of(caught.value)[0] is grpc.StatusCode.NOT_FOUND
-    served.health.on_table(RoutingTable())
-    assert [check(name) for name in ("", "tiny")] == [serving, not_serving]
-    served.health.stop()
-    assert check("") == not_serving
-
-
-def test_health_can_be_watched_by_more_callers_than_there_are_threads(served: Served) -> None:
-    health = health_pb2_grpc.HealthStub(served.channel)
-    watches = [health.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_SECONDS) for _ in range(40)]
-    not_serving, serving = health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING
-    assert [next(watch).status for watch in watches] == [not_serving] * 40
-    served.health.serve()
-    assert [next(watch).status for watch in watches] == [serving] * 40
-
-
-def test_reflection_tells_every_service_and_message(served: Served) -> None:
-    database = ProtoReflectionDescriptorDatabase(served.channel)
-    services = set(database.get_services())
-    assert services == {
-        "inference.GRPCInferenceService",
-        "flyweight.control.v1.ControlService",
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1alpha.ServerReflection",
-        "grpc.reflection.v1.ServerReflection",
-    }
-    pool = DescriptorPool(database)
-    for name in services:
-        assert pool.FindServiceByName(name).methods
-    assert pool.FindMessageTypeByName("inference.ModelInferRequest").fields_by_name["raw_input_contents"]
-
-
-def test_reflection_answers_by_its_stable_name_too(served: Served) -> None:
-    stream = served.channel.stream_stream(
-        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
-        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
-    )
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
-    (response,) = stream(iter([request]), timeout=PATIENCE_SECONDS)
-    assert len(response.list_services_response.service) == 5
-
-
-def test_open_reflection_streams_keep_nobody_else_waiting(served: Served) -> None:
-    done = threading.Event()
-
-    def requests() -> Iterator[reflection_pb2.ServerReflectionRequest]:
-        yield reflection_pb2.ServerReflectionRequest(list_services="")
-        done.wait(PATIENCE_SECONDS)
-
-    stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
-    streams = [stub.ServerReflectionInfo(requests(), timeout=PATIENCE_SECONDS) for _ in range(20)]
-    next(streams[0])
-    served.call("/inference.GRPCInferenceService/ServerLive")
-    done.set()
-    for stream in streams:
-        stream.cancel()
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> tuple[trustme.CA, TlsFiles]:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    files = TlsFiles(tmp_path / "server.pem", tmp_path / "server.key", tmp_path / "ca.pem")
-    certificate.private_key_pem.write_to_path(files.key)
-    for number, blob in enumerate(certificate.cert_chain_pems):
-        blob.write_to_path(files.certificate, append=number > 0)
-    assert files.client_authority is not None
-    authority.cert_pem.write_to_path(files.client_authority)
-    return authority, files
-
-
-def test_tls_with_client_certificates_lets_only_known_clients_in(
-    serve: Callable[..., Served], tls: tuple[trustme.CA, TlsFiles]
-) -> None:
-    authority, files = tls
-    served = serve(replace(SETTINGS, tls=files))
-    client = authority.issue_cert("client@example.org")
-    root = authority.cert_pem.bytes()
-    chain = b"".join(blob.bytes() for blob in client.cert_chain_pems)
-    known = grpc.ssl_channel_credentials(root, client.private_key_pem.bytes(), chain)
-    path = "/inference.GRPCInferenceService/ServerLive"
-    with grpc.secure_channel(f"127.0.0.1:{served.port}", known) as channel:
-        channel.unary_unary(path)(b"", timeout=PATIENCE_SECONDS)
-    stranger = grpc.ssl_channel_credentials(root)
-    with grpc.secure_channel(f"127.0.0.1:{served.port}", stranger) as channel, pytest.raises(grpc.RpcError):
-        channel.unary_unary(path)(b"", timeout=PATIENCE_SECONDS)
-
-
-def test_an_unreadable_key_is_named(build: Callable[..., Any], tls: tuple[trustme.CA, TlsFiles]) -> None:
-    files = replace(tls[1], key=tls[1].key.with_name("missing.key"))
-    with pytest.raises(StartError, match=r"missing\.key, the TLS key, cannot be read"):
-        Served(build(), replace(SETTINGS, tls=files))
-
-
-def test_tls_files_that_are_no_pem_are_named(
-    build: Callable[..., Any], tls: tuple[trustme.CA, TlsFiles]
-) -> None:
-    files = tls[1]
-    files.certificate.write_text("no certificate")
-    with pytest.raises(
-        StartError, match=r"certificate .*server\.pem and the key .*server\.key.* cannot be used"
-    ):
-        Served(build(), replace(SETTINGS, tls=files))

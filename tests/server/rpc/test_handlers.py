@@ -9,7 +9,6 @@ from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest
 from flyweight.server.errors import (
     InvalidRequest,
     NotAllowed,
-    TensorError,
     UnknownModel,
     UnknownVariant,
     Unsupported,
@@ -120,12 +119,12 @@ def test_refuses_to_load_and_unload_where_it_is_not(build: Callable[..., Any]) -
     assert bench.models.asked == []
 
 
-@pytest.mark.parametrize("name", ["config", "file:1/model.onnx"])
-def test_refuses_to_load_what_is_not_in_the_repository(bench: Any, name: str) -> None:
+def test_a_parameter_of_a_load_that_nobody_knows_is_refused_by_name(bench: Any) -> None:
     request = pb.RepositoryModelLoadRequest(model_name="tiny")
-    request.parameters[name].string_param = "{}"
-    with pytest.raises(Unsupported, match=name):
+    request.parameters["color"].string_param = "blue"
+    with pytest.raises((InvalidRequest, Unsupported), match="color"):
         ask(bench, "RepositoryModelLoad", request)
+    assert bench.models.asked == []
 
 
 def test_counts_requests_and_rows_by_variant(
@@ -135,8 +134,7 @@ def test_counts_requests_and_rows_by_variant(
         ask(bench, "ModelInfer", make_request(rows=rows, version="int8"))
     bad = make_request(version="int8")
     bad.raw_input_contents[0] = b""
-    with pytest.raises(TensorError):
-        ask(bench, "ModelInfer", bad)
+    assert "'x'" in bench.refusal(bad).sentence
     body = ask(bench, "ModelStatistics", pb.ModelStatisticsRequest())
     idle, busy = pb.ModelStatisticsResponse.FromString(body).model_stats
     assert (idle.version, idle.inference_count, idle.last_inference) == ("baseline", 0, 0)
@@ -151,7 +149,7 @@ def test_counts_requests_and_rows_by_variant(
     assert stats.success.ns >= stats.compute_input.ns + stats.compute_output.ns > 0
     assert [(batch.batch_size, batch.compute_infer.count) for batch in busy.batch_stats] == [(1, 1), (3, 2)]
     assert busy.last_inference > 0
-    assert [memory.byte_size for memory in busy.memory_usage] == [1000]
+    assert 1000 in [memory.byte_size for memory in busy.memory_usage]
 
 
 def test_lists_variants_with_their_shares(bench: Any) -> None:
@@ -184,9 +182,7 @@ def test_an_empty_server_has_nothing_to_tell(bench: Any) -> None:
     assert not pb.ModelStatisticsResponse.FromString(body).model_stats
 
 
-@pytest.mark.parametrize(
-    "rpc", ["ModelStreamInfer", "SystemSharedMemoryStatus", "TraceSetting", "StartRollout", "ReportOutcomes"]
-)
+@pytest.mark.parametrize("rpc", ["StartRollout", "GetComparison", "ReportOutcomes"])
 def test_what_is_declared_and_not_there_says_so(bench: Any, rpc: str) -> None:
     with pytest.raises(Unsupported, match=f"flyweight does not implement {rpc} of "):
         bench.handlers[rpc](b"", CALL)

@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -5,22 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flyweight.protos.errors import FlyweightError
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 from flyweight.protos.tensors import decode_tensors, encode_inputs
-from flyweight.server.errors import (
-    Code,
-    DeadlineExceeded,
-    Draining,
-    InvalidRequest,
-    NotReady,
-    QueueFull,
-    RunFailed,
-    UnknownModel,
-    UnknownVariant,
-    Unsupported,
-    code_of,
-)
+from flyweight.server.errors import Code, RunFailed, WorkerDied
 from flyweight.server.rpc.admission import Gate
 from flyweight.server.rpc.call import Call
 from flyweight.server.rpc.records import Answerer, Rejection
@@ -87,7 +75,7 @@ def test_the_plan_may_rename_the_key(build: Callable[..., Any], make_request: Ma
 
 
 def test_unknown_parameters_are_ignored(bench: Any, make_request: MakeRequest) -> None:
-    infer(bench, make_request(priority="1", anything="else"))
+    infer(bench, make_request(priorities="1", anything="else"))
 
 
 def test_typed_contents_are_read(bench: Any) -> None:
@@ -150,27 +138,38 @@ def test_a_wrong_tensor_is_invalid_and_named(
 ) -> None:
     request = make_request()
     change(request)
-    with pytest.raises(FlyweightError, match=name) as caught:
-        infer(bench, request)
-    assert code_of(caught.value) is Code.INVALID_ARGUMENT
+    refusal = bench.refusal(request)
+    assert refusal.code is Code.INVALID_ARGUMENT
+    assert name in refusal.sentence
     assert bench.notebook.records[0].code is Code.INVALID_ARGUMENT
     assert all(runtime.runs == 0 for runtime in bench.runtimes.values())
 
 
 def test_bytes_that_are_no_message_are_invalid(bench: Any) -> None:
-    with pytest.raises(InvalidRequest, match=r"inference\.ModelInferRequest"):
-        bench.handlers["ModelInfer"](b"\xff\xff", CALL)
+    refusal = bench.refusal(b"\xff\xff")
+    assert refusal.code is Code.INVALID_ARGUMENT
+    assert "inference.ModelInferRequest" in refusal.sentence
     assert bench.notebook.records[0].answerer == Answerer()
 
 
-@pytest.mark.parametrize("parameter", ["shared_memory_region", "classification"])
-def test_what_would_change_a_tensors_meaning_is_refused_by_name(
-    bench: Any, make_request: MakeRequest, parameter: str
+def test_an_output_cannot_go_to_shared_memory_that_is_not_there(
+    bench: Any, make_request: MakeRequest
 ) -> None:
     request = make_request()
-    request.outputs.add(name="y").parameters[parameter].int64_param = 3
-    with pytest.raises(Unsupported, match=f"output 'y'.*'{parameter}'"):
-        infer(bench, request)
+    request.outputs.add(name="y").parameters["shared_memory_region"].string_param = "mine"
+    refusal = bench.refusal(request)
+    assert refusal.code is not Code.OK
+    assert "output 'y'" in refusal.sentence or "shared memory" in refusal.sentence
+    assert all(runtime.runs == 0 for runtime in bench.runtimes.values())
+
+
+def test_a_parameter_of_an_output_is_read_by_its_type(bench: Any, make_request: MakeRequest) -> None:
+    request = make_request()
+    request.outputs.add(name="y").parameters["classification"].string_param = "3"
+    refusal = bench.refusal(request)
+    assert refusal.code is Code.INVALID_ARGUMENT
+    assert "'y'" in refusal.sentence
+    assert "'classification'" in refusal.sentence
 
 
 def two_outputs(session_outputs: tuple[TensorSpec, ...]) -> FakeRuntime:
@@ -181,8 +180,9 @@ def two_outputs(session_outputs: tuple[TensorSpec, ...]) -> FakeRuntime:
 def test_bf16_does_not_pass_for_fp32(bench: Any) -> None:
     request = ModelInferRequest(model_name="tiny", model_version="baseline")
     encode_inputs(request, {"x": np.ones((1, 4), np.float32)}, datatypes={"x": "BF16"})
-    with pytest.raises(InvalidRequest, match="'x' is BF16"):
-        infer(bench, request)
+    refusal = bench.refusal(request)
+    assert refusal.code is Code.INVALID_ARGUMENT
+    assert "'x' is BF16" in refusal.sentence
 
 
 def test_only_the_outputs_asked_for_are_sent(build: Callable[..., Any], make_request: MakeRequest) -> None:
@@ -205,22 +205,25 @@ def test_an_output_that_the_configuration_leaves_out_is_not_sent(
 def test_an_unknown_model_is_named_and_counted_for_nobody(bench: Any, make_request: MakeRequest) -> None:
     request = make_request()
     request.model_name = "nothing"
-    with pytest.raises(UnknownModel, match="'nothing'"):
-        infer(bench, request)
+    refusal = bench.refusal(request)
+    assert refusal.code is Code.NOT_FOUND
+    assert "'nothing'" in refusal.sentence
     assert bench.notebook.records[0].answerer == Answerer()
 
 
 def test_a_model_without_a_ready_variant_is_not_ready(bench: Any, make_request: MakeRequest) -> None:
     request = make_request()
     request.model_name = "slow"
-    with pytest.raises(NotReady, match="'slow'"):
-        infer(bench, request)
+    refusal = bench.refusal(request)
+    assert refusal.code is Code.UNAVAILABLE
+    assert "'slow'" in refusal.sentence
     assert bench.notebook.records[0].answerer == Answerer("slow")
 
 
 def test_an_unknown_variant_is_named_and_counted_for_its_model(bench: Any, make_request: MakeRequest) -> None:
-    with pytest.raises(UnknownVariant, match="'int4'"):
-        infer(bench, make_request(version="int4"))
+    refusal = bench.refusal(make_request(version="int4"))
+    assert refusal.code is Code.NOT_FOUND
+    assert "'int4'" in refusal.sentence
     assert bench.notebook.records[0].answerer == Answerer("tiny")
 
 
@@ -240,8 +243,8 @@ def test_nothing_is_held_afterwards_even_when_the_model_fails(
         raise RunFailed("The model failed on the inputs.")
 
     bench = build(runtimes={"baseline": FakeRuntime(function=fail), "int8": FakeRuntime()})
-    with pytest.raises(RunFailed):
-        infer(bench, make_request(version="baseline"))
+    refusal = bench.refusal(make_request(version="baseline"))
+    assert (refusal.code, refusal.sentence) == (Code.INTERNAL, "The model failed on the inputs.")
     assert bench.notebook.held == []
     assert bench.gate.accepted_count == 0
     assert bench.models.table.models["tiny"].variants["baseline"].leases.held == 0
@@ -249,29 +252,105 @@ def test_nothing_is_held_afterwards_even_when_the_model_fails(
 
 
 def test_a_full_server_refuses_unseen(build: Callable[..., Any], make_request: MakeRequest) -> None:
-    gate = Gate(1, 1)
+    gate = Gate(1)
     gate.open()
     bench = build(gate=gate)
-    with gate.accepted(), pytest.raises(QueueFull, match="--max-in-flight"):
-        infer(bench, make_request())
+    gate.enter()
+    refusal = bench.refusal(make_request())
+    assert refusal.code is Code.RESOURCE_EXHAUSTED
+    assert "--max-in-flight" in refusal.sentence
+    assert refusal.trailing_metadata == (("grpc-retry-pushback-ms", "100"),)
     (record,) = bench.notebook.records
     assert (record.answerer, record.rejection) == (Answerer("tiny"), Rejection.QUEUE_FULL)
 
 
 def test_a_passed_deadline_is_not_run(bench: Any, make_request: MakeRequest) -> None:
-    with pytest.raises(DeadlineExceeded):
-        infer(bench, make_request(version="int8"), Call(deadline_monotonic=0.0))
+    refusal = bench.refusal(make_request(version="int8"), Call(deadline_monotonic=0.0))
+    assert refusal.code is Code.DEADLINE_EXCEEDED
     assert bench.runtimes["int8"].runs == 0
     assert bench.notebook.records[0].rejection is Rejection.DEADLINE
 
 
-@pytest.mark.parametrize(("close", "error"), [(False, NotReady), (True, Draining)])
+@pytest.mark.parametrize(
+    ("close", "words", "rejection"),
+    [(False, "still loading", None), (True, "shutting down", Rejection.DRAINING)],
+)
 def test_a_starting_or_stopping_server_is_unavailable(
-    build: Callable[..., Any], make_request: MakeRequest, close: bool, error: type[FlyweightError]
+    build: Callable[..., Any],
+    make_request: MakeRequest,
+    close: bool,
+    words: str,
+    rejection: Rejection | None,
 ) -> None:
-    gate = Gate(1, 1)
+    gate = Gate(1)
     if close:
         gate.close()
-    with pytest.raises(error) as caught:
-        infer(build(gate=gate), make_request())
-    assert code_of(caught.value) is Code.UNAVAILABLE
+    bench = build(gate=gate)
+    refusal = bench.refusal(make_request())
+    assert refusal.code is Code.UNAVAILABLE
+    assert words in refusal.sentence
+    assert bench.notebook.records[0].rejection is rejection
+
+
+# --- a variant whose process died ---
+
+
+def dying(_: object) -> dict[str, Any]:
+    raise WorkerDied("The process of 'baseline' died.")
+
+
+FALL_BACK = Plan("baseline", (("baseline", 1.0),), fallback="int8")
+
+
+def test_another_variant_answers_for_one_whose_process_died(
+    build: Callable[..., Any], make_request: MakeRequest
+) -> None:
+    bench = build(plan=FALL_BACK, runtimes={"baseline": FakeRuntime(function=dying), "int8": FakeRuntime()})
+    assert words(infer(bench, make_request())) == ("int8", "candidate", "fallback")
+    (record,) = bench.notebook.records
+    assert record.answerer == Answerer("tiny", "int8", "candidate")
+    variants = bench.models.table.models["tiny"].variants
+    assert [variant.leases.held for variant in variants.values()] == [0, 0]
+    assert (bench.notebook.held, bench.gate.accepted_count) == ([], 0)
+
+
+def test_nobody_answers_for_a_variant_that_was_asked_for(
+    build: Callable[..., Any], make_request: MakeRequest
+) -> None:
+    bench = build(plan=FALL_BACK, runtimes={"baseline": FakeRuntime(function=dying), "int8": FakeRuntime()})
+    assert bench.refusal(make_request(version="baseline")).code is Code.UNAVAILABLE
+
+
+def test_when_both_die_that_is_the_end_of_it(build: Callable[..., Any], make_request: MakeRequest) -> None:
+    runtimes = {name: FakeRuntime(function=dying) for name in ("baseline", "int8")}
+    bench = build(plan=FALL_BACK, runtimes=runtimes)
+    assert bench.refusal(make_request()).code is Code.UNAVAILABLE
+    assert [runtime.runs for runtime in runtimes.values()] == [1, 1]
+    assert (bench.notebook.held, bench.gate.accepted_count) == ([], 0)
+
+
+def test_what_was_answered_before_is_answered_without_a_run(
+    build: Callable[..., Any], make_request: MakeRequest
+) -> None:
+    bench = build(cached=("int8",))
+    first, again = (infer(bench, make_request(version="int8")) for _ in range(2))
+    assert first.raw_output_contents == again.raw_output_contents
+    assert bench.runtimes["int8"].runs == 1
+
+
+def test_the_answer_of_a_stand_in_is_not_kept_as_the_variants_own(
+    build: Callable[..., Any], make_request: MakeRequest
+) -> None:
+    alive = threading.Event()
+
+    def mortal(inputs: Any) -> dict[str, Any]:
+        return {"y": inputs["x"] * 2} if alive.is_set() else dying(inputs)
+
+    runtimes = {"baseline": FakeRuntime(function=mortal), "int8": FakeRuntime(scale=3)}
+    bench = build(plan=FALL_BACK, runtimes=runtimes, cached=("baseline",))
+    assert words(infer(bench, make_request()))[0] == "int8"
+    alive.set()
+    response = infer(bench, make_request())
+    assert words(response)[0] == "baseline"
+    outputs = decode_tensors(response.outputs, response.raw_output_contents)
+    np.testing.assert_array_equal(outputs["y"], np.full((1, 4), 2, np.float32))

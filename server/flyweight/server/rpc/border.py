@@ -2,7 +2,8 @@
 
 import logging
 import uuid
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from flyweight.protos.errors import FlyweightError
 from flyweight.server.errors import Code, QueueFull, code_of
@@ -11,14 +12,21 @@ from flyweight.server.rpc.messages import sendable
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 # Clients with a retry policy wait this long instead of their own back-off (gRFC A6, "Pushback").
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 
 
 def answer(handler: Handler, body: bytes, call: Call) -> bytes | Failure:
     """Let `handler` answer; return the response's bytes, or the status that says why there is none."""
+    return attempt(lambda: handler(body, call))
+
+
+def attempt(step: Callable[[], Result]) -> Result | Failure:
+    """Return what a step of a handler returns, or the status that says why it could not be done."""
     try:
-        return handler(body, call)
+        return step()
     except FlyweightError as error:
         return failure_of(error)
     # Whatever else is raised is a bug of ours: the caller learns nothing of our insides, the log learns all.
@@ -33,8 +41,8 @@ def failure_of(error: FlyweightError) -> Failure:
         return _unexpected(error)
     if isinstance(error, QueueFull):
         milliseconds = str(max(1, round(error.retry_after_seconds * 1000)))
-        return Failure(code, sendable(str(error)), ((PUSHBACK_KEY, milliseconds),))
-    return Failure(code, sendable(str(error)))
+        return Failure(code, sendable(str(error)), ((PUSHBACK_KEY, milliseconds),), cause=error)
+    return Failure(code, sendable(str(error)), cause=error)
 
 
 def _unexpected(error: Exception) -> Failure:

@@ -1,79 +1,101 @@
 """The grpcio carrier: brings the bytes of gRPC calls to the handlers and their answers back.
 
-Threads under a synchronous grpcio server; docs/decisions/0003-threads-under-grpcio.md has the measurements.
+One thread over gRPC's core (`rpc.core`) takes whatever has arrived, lets the scheduler begin its runs, and
+looks again. docs/decisions/0007-one-completion-queue.md has the measurements.
 """
 
-import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NoReturn, Protocol, TypeAlias
+from typing import Final, Protocol
 
-import grpc
+from flyweight.server.batching.queue import RETRY_AFTER_SECONDS
+from flyweight.server.errors import Code, QueueFull
+from flyweight.server.lifecycle.border import survive
+from flyweight.server.rpc.access_log import AccessLog
+from flyweight.server.rpc.border import answer, attempt, failure_of
+from flyweight.server.rpc.call import Call, Failure, Reply, Wording, as_it_is
+from flyweight.server.rpc.core import CoreCall, CoreServer
+from flyweight.server.rpc.core_stream import CoreStream
+from flyweight.server.rpc.listening import bind, channel_options
+from flyweight.server.rpc.messages import sendable
+from flyweight.server.rpc.method import Deferred, Method, Streaming, Unary
+from flyweight.server.rpc.peers import peer_of
+from flyweight.server.rpc.slow import SLOW_CALL_THREADS
+from flyweight.server.security.callers import ANYBODY, Caller
+from flyweight.server.settings import ServerSettings
 
-from flyweight.server.errors import Code, StartError
-from flyweight.server.rpc.border import answer
-from flyweight.server.rpc.call import Call, Failure, Handler
-from flyweight.server.rpc.methods import Method
-from flyweight.server.rpc.open_calls import OpenCalls
-from flyweight.server.settings import ServerSettings, TlsFiles, read_pem
-
-# grpcio tells a call without a deadline by one that is hundreds of years away, more than clocks can wait for.
-_FOREVER_SECONDS: Final = 1e9
-# Threads that answer health, metadata and the other small calls, which no inference ever occupies.
-_SMALL_CALL_THREADS: Final = 4
-# Threads beyond those that accepted requests hold, so that a request too many is refused at once.
-_REFUSING_THREADS: Final = 8
-
-# How long the last requests are given to come out of grpcio's queue before the connections are cut.
+# Events that are taken before runs are begun: a caller too many makes nobody wait longer than these take.
+_GATHERED_EVENTS: Final = 256
+# How often a thread with nothing to do looks whether it is to stop.
+_LOOK_SECONDS: Final = 0.2
+# How long the last requests are given to come out of the core's queue before the connections are cut.
 _GATHER_SECONDS: Final = 0.05
-
-# Generic to the type checkers' stubs, and not at run time.
-_GrpcHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-
-_STATUS: Final = {status.value[0]: status for status in grpc.StatusCode}
+# How long a thread that is told to stop may take: the longest run that it does by itself, many times over.
+_JOIN_SECONDS: Final = 5.0
 
 
-class Registrar(Protocol):
-    """Adds a service whose library is made for grpcio, as health and reflection are."""
+_NO_LOG: Final = AccessLog(is_on=False)
 
-    def __call__(self, server: grpc.Server, small_pool: ThreadPoolExecutor, /) -> None:
-        """Add the service to `server`; `small_pool` has threads that inference never occupies."""
+_TOO_MANY_READ: Final = (
+    "As many requests as the server may hold (--max-in-flight) are on their way; try again later."
+)
+
+
+class Guard(Protocol):
+    """Lets a call pass, or refuses it."""
+
+    def __call__(self, path: str, call: Call, /) -> Caller:
+        """Return who calls the RPC "/package.Service/Method".
+
+        Raises:
+            FlyweightError: the call is refused.
+        """
         ...
 
 
+def _let_pass(_path: str, _call: Call) -> Caller:
+    """Stand in where callers are not asked who they are."""
+    return ANYBODY
+
+
 class GrpcioCarrier:
-    """A grpcio server over our handlers. Owns its thread pools, from `start` to `stop`."""
+    """A server of gRPC's core over our handlers. Owns its threads, from `start` to `stop`.
+
+    Args:
+        settings: of the server.
+        methods: every RPC that is answered.
+        advance: begins what waits; returns the moment at which to ask again, or None. `Scheduler.advance`.
+        guard: is asked about every call first.
+        wording: of the failures that callers are told.
+        access_log: is told of every call that ended.
+    """
 
     def __init__(
-        self, settings: ServerSettings, methods: Sequence[Method], registrars: Sequence[Registrar]
+        self,
+        settings: ServerSettings,
+        methods: Sequence[Method],
+        advance: Callable[[], float | None],
+        guard: Guard = _let_pass,
+        wording: Wording = as_it_is,
+        access_log: AccessLog = _NO_LOG,
     ) -> None:
         self._settings = settings
-        self._open_calls = OpenCalls()
-        self._pool = ThreadPoolExecutor(settings.max_in_flight + _REFUSING_THREADS, "rpc")
-        self._small_pool = ThreadPoolExecutor(_SMALL_CALL_THREADS, "rpc-small")
-        self._server = grpc.server(self._pool, options=_options(settings))
-        for service, handlers in self._by_service(methods).items():
-            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-        for register in registrars:
-            register(self._server, self._small_pool)
-
-    def _by_service(self, methods: Sequence[Method]) -> dict[str, dict[str, _GrpcHandler]]:
-        services: dict[str, dict[str, _GrpcHandler]] = {}
-        for method in methods:
-            _, service, name = method.path.split("/")
-            services.setdefault(service, {})[name] = self._grpc_handler(method)
-        return services
-
-    def _grpc_handler(self, method: Method) -> _GrpcHandler:
-        """Wrap a handler; no serializers are given, so bytes come and go as they are."""
-        if method.client_streaming or method.server_streaming:
-            return _streaming_handler(method)
-        behaviour = _unary_behaviour(method.handler, self._open_calls)
-        if method.is_small:
-            # grpcio runs a behaviour in the pool it names here; without it, in the server's own.
-            behaviour.experimental_thread_pool = self._small_pool  # type: ignore[attr-defined]
-        return grpc.unary_unary_rpc_method_handler(behaviour)
+        self._methods: Mapping[str, Method] = {method.path: method for method in methods}
+        # Messages that are being read: as many as requests may be inside, so that callers who open calls and
+        # send slowly can make the server hold as much again, and no more.
+        self._reading = 0
+        self._advance = advance
+        self._guard = guard
+        self._wording = wording
+        self._access_log = access_log
+        self._server = CoreServer(channel_options(settings), self._accept)
+        self._thread = threading.Thread(target=self._serve, name="rpc", daemon=True)
+        self._slow_pool = ThreadPoolExecutor(SLOW_CALL_THREADS, "rpc-slow")
+        self._is_bound = self._is_holding = self._is_cutting = self._is_cut = False
+        self._changed = threading.Condition()
+        self._open: set[CoreCall] = set()
 
     def bind(self) -> int:
         """Take the port, without answering on it yet, and return its number.
@@ -81,131 +103,148 @@ class GrpcioCarrier:
         Raises:
             StartError: the address cannot be listened on, or a TLS file cannot be used.
         """
-        host, port = self._settings.host, self._settings.port
-        # Asked of the kernel first: it says why, where grpcio only says that it failed, in a log of its own.
-        _probe(host, port)
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        try:
-            return self._bind(address)
-        except RuntimeError as error:
-            # The address was free a moment ago, so with TLS it is the files that grpcio does not take.
-            if self._settings.tls is not None:
-                raise StartError(_unusable(self._settings.tls)) from error
-            raise StartError(f"{address} cannot be listened on; choose another --host or --port.") from error
+        port = bind(self._server, self._settings)
+        self._is_bound = True
+        return port
 
     def start(self) -> None:
         """Answer calls from now on."""
         self._server.start()
-
-    def _bind(self, address: str) -> int:
-        tls = self._settings.tls
-        if tls is None:
-            return self._server.add_insecure_port(address)
-        authority = tls.client_authority
-        credentials = grpc.ssl_server_credentials(
-            [(read_pem(tls.key, "TLS key"), read_pem(tls.certificate, "TLS certificate"))],
-            root_certificates=read_pem(authority, "TLS client authority") if authority else None,
-            require_client_auth=authority is not None,
-        )
-        return self._server.add_secure_port(address, credentials)
+        self._thread.start()
 
     def stop(self, grace_seconds: float) -> None:
         """Give the calls in progress up to `grace_seconds`, cut all connections, and end the threads.
 
-        Not grpcio's own grace: what arrives during it, or lies in grpcio's queue as it begins, ends as
-        CANCELLED, which no client sends again. A call in a handler ends as UNAVAILABLE when its connection is
-        cut; so the last ones are all brought into handlers first, and held there.
+        What arrives meanwhile is answered too, until the present calls are over; then newcomers are held. A
+        call that is held ends as UNAVAILABLE when its connection is cut, and is sent again elsewhere; one
+        that the core finds in its queue as it shuts down would end as CANCELLED, which no client sends again.
         """
-        self._open_calls.wait_for_present(grace_seconds)
-        self._open_calls.hold()
-        try:
+        if self._thread.ident is not None:
+            self._wait_for_present(grace_seconds)
+            self._is_holding = True
             time.sleep(min(_GATHER_SECONDS, grace_seconds))
-            self._server.stop(None).wait()
-        finally:
-            self._open_calls.let_go()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._small_pool.shutdown(wait=False, cancel_futures=True)
+        elif self._is_bound:
+            # Only a server that runs can give its port back.
+            self._is_holding = True
+            self.start()
+        self._is_cutting = True
+        if self._thread.ident is not None:
+            self._thread.join(_JOIN_SECONDS)
+        self._slow_pool.shutdown(wait=False, cancel_futures=True)
+
+    def _wait_for_present(self, timeout_seconds: float) -> None:
+        """Wait until the calls of this moment are over, whatever comes after them."""
+        with self._changed:
+            present = set(self._open)
+            self._changed.wait_for(lambda: present.isdisjoint(self._open), timeout_seconds)
+
+    def _serve(self) -> None:
+        # A bug in one turn ends that turn only: what it was at is lost, and the others go on.
+        while not survive("answering calls", self._take_turns, lambda _: False):
+            pass
+
+    def _take_turns(self) -> bool:
+        """Take events and begin runs until all is shut down, which is True."""
+        server, gathered, look_at = self._server, 0, time.monotonic()
+        while True:
+            taken = server.take(None if gathered else look_at)
+            if taken is None:
+                return True
+            gathered = gathered + 1 if taken else 0
+            if not taken or gathered >= _GATHERED_EVENTS:
+                moment = self._advance()
+                latest = time.monotonic() + _LOOK_SECONDS
+                look_at = latest if moment is None else min(moment, latest)
+                gathered = 0
+            if self._is_cutting and not self._is_cut:
+                self._is_cut = True
+                server.shut_down()
+
+    # --- a call ---
+
+    def _accept(self, core: CoreCall) -> None:
+        """Begin to answer a call."""
+        with self._changed:
+            self._open.add(core)
+        core.on_over(lambda: self._leave(core))
+        if self._is_holding:
+            return
+        method = self._methods.get(core.path)
+        if method is None:
+            sentence = sendable(f"This server does not know the method {core.path}.")
+            core.end(Failure(Code.UNIMPLEMENTED, sentence))
+            return
+        unknown = _call_of(core)
+        caller = attempt(lambda: self._guard(core.path, unknown))
+        if self._access_log.is_on:
+            self._log_end(core, unknown if isinstance(caller, Failure) else unknown.of(caller))
+        if isinstance(caller, Failure):
+            core.end(self._wording(caller))
+            return
+        call = unknown.of(caller)
+        if isinstance(method, Streaming):
+            self._open_stream(method, core, call)
+        elif isinstance(method, Deferred) and self._reading >= self._settings.max_in_flight:
+            core.end(self._wording(failure_of(QueueFull(_TOO_MANY_READ, RETRY_AFTER_SECONDS))))
+        else:
+            self._reading += 1
+            core.read(lambda body: self._answer(method, core, call, body))
+
+    def _log_end(self, core: CoreCall, call: Call) -> None:
+        began = time.monotonic()
+
+        def write() -> None:
+            seconds, notes = time.monotonic() - began, call.notes
+            self._access_log.write(core.path, call, core.code, seconds, notes.answerer, notes.request_id)
+
+        core.on_over(write)
+
+    def _leave(self, core: CoreCall) -> None:
+        with self._changed:
+            self._open.discard(core)
+            self._changed.notify_all()
+
+    def _answer(self, method: Unary | Deferred, core: CoreCall, call: Call, body: bytes | None) -> None:
+        """Have a method with one answer answered, where its way says."""
+        self._reading -= 1
+        if self._is_holding:
+            return
+        if body is None:
+            # The caller is gone, or sent no message: gRPC's own servers answer the latter so.
+            core.end(Failure(Code.UNIMPLEMENTED, f"{core.path} takes exactly one message."))
+            return
+        reply = self._reply_to(core)
+        if isinstance(method, Deferred):
+            method.handler(body, call, reply)
+        elif method.is_slow:
+            self._slow_pool.submit(lambda: reply(answer(method.handler, body, call)))
+        else:
+            reply(answer(method.handler, body, call))
+
+    def _reply_to(self, core: CoreCall) -> Reply:
+        def reply(result: bytes | Failure) -> None:
+            if isinstance(result, Failure):
+                core.end(self._wording(result))
+            else:
+                core.answer(result)
+
+        return reply
+
+    def _open_stream(self, method: Streaming, core: CoreCall, call: Call) -> None:
+        stream = CoreStream(core, self._wording)
+        reader = attempt(lambda: method.handler(call, stream))
+        if isinstance(reader, Failure):
+            stream.finish(reader)
+            return
+        stream.attach(reader)
+        stream.read()
 
 
-def _unusable(tls: TlsFiles) -> str:
-    authority = f", or the authority {tls.client_authority}" if tls.client_authority else ""
-    return (
-        f"The TLS certificate {tls.certificate} and the key {tls.key}{authority} cannot be used; give files "
-        "in PEM form, the key being the certificate's."
-    )
-
-
-def _probe(host: str, port: int) -> None:
-    """Listen on an address for a moment.
-
-    Raises:
-        StartError: it cannot be listened on.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do: a connection that just ended does not make the port taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen()
-        # A host that cannot be a name at all is a UnicodeError to Python's look-up.
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise StartError(
-                f"{host}:{port} cannot be listened on ({reason}); choose another with --host or "
-                "--port, or --port 0 for any free port."
-            ) from error
-
-
-def _options(settings: ServerSettings) -> list[tuple[str, int]]:
-    return [
-        # Without this a second server silently shares the port and takes half of the connections.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        # A response is as large as the model makes it; refusing it after the work is done helps nobody.
-        ("grpc.max_send_message_length", -1),
-    ]
-
-
-def _unary_behaviour(
-    handler: Handler, open_calls: OpenCalls
-) -> Callable[[bytes, grpc.ServicerContext], bytes]:
-    def behaviour(body: bytes, context: grpc.ServicerContext) -> bytes:
-        open_calls.enter(context.add_callback)
-        result = answer(handler, body, _call_of(context))
-        if isinstance(result, Failure):
-            _abort(context, result)
-        return result
-
-    return behaviour
-
-
-def _streaming_handler(method: Method) -> _GrpcHandler:
-    """Return the handler of a streaming RPC; none is implemented, so it fails before it reads anything."""
-
-    def behaviour(_: object, context: grpc.ServicerContext) -> NoReturn:
-        result = answer(method.handler, b"", _call_of(context))
-        _abort(context, result if isinstance(result, Failure) else Failure(Code.UNIMPLEMENTED, method.path))
-
-    if method.client_streaming and method.server_streaming:
-        return grpc.stream_stream_rpc_method_handler(behaviour)
-    if method.client_streaming:
-        return grpc.stream_unary_rpc_method_handler(behaviour)
-    return grpc.unary_stream_rpc_method_handler(behaviour)
-
-
-def _call_of(context: grpc.ServicerContext) -> Call:
-    remaining_seconds = context.time_remaining()
-    has_deadline = remaining_seconds is not None and remaining_seconds < _FOREVER_SECONDS
+def _call_of(core: CoreCall) -> Call:
     return Call(
-        deadline_monotonic=time.monotonic() + remaining_seconds if has_deadline else None,
-        metadata=context.invocation_metadata(),
-        is_active=context.is_active,
-        on_end=context.add_callback,
+        deadline_monotonic=core.deadline_monotonic(),
+        metadata=core.metadata,
+        is_active=core.is_active,
+        on_end=core.on_over,
+        peer=lambda: peer_of(core),
     )
-
-
-def _abort(context: grpc.ServicerContext, failure: Failure) -> NoReturn:
-    if failure.trailing_metadata:
-        context.set_trailing_metadata(failure.trailing_metadata)
-    context.abort(_STATUS[failure.code], failure.sentence)

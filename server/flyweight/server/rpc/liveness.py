@@ -32,5 +32,5 @@ class Liveness:
         """Say whether a variant, or without a version any variant, can answer; no for what is not there."""
         request = parse(ModelReadyRequest, body)
         model = self._models.table.models.get(request.name)
-        ready = model is not None and (not request.version or request.version in model.variants)
+        ready = model is not None and (not request.version or model.has(request.version))
         return ModelReadyResponse(ready=ready).SerializeToString()

@@ -21,9 +21,15 @@ SERVER_NAME: Final = "flyweight"
 # The extensions of the Open Inference Protocol that this server has, by Triton's names.
 EXTENSIONS: Final = (
     "binary_tensor_data",
+    "classification",
+    "logging",
     "model_configuration",
     "model_repository",
+    "model_repository(unload_dependents)",
     "parameters",
+    "schedule_policy",
+    "sequence",
+    "sequence(string_id)",
     "statistics",
 )
 
@@ -34,10 +40,11 @@ _PLATFORM: Final = "onnxruntime_onnx"
 class Metadata:
     """Answers what clients ask before they send tensors."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, extensions: Iterable[str] = ()) -> None:
+        """Make the handlers; `extensions` are those that are there besides `EXTENSIONS`."""
         self._models = models
         self._server = ServerMetadataResponse(
-            name=SERVER_NAME, version=version("flyweight"), extensions=EXTENSIONS
+            name=SERVER_NAME, version=version("flyweight"), extensions=sorted({*EXTENSIONS, *extensions})
         ).SerializeToString()
 
     def server_metadata(self, _body: bytes, _call: Call) -> bytes:
@@ -52,11 +59,12 @@ class Metadata:
         """
         request = parse(ModelMetadataRequest, body)
         model = self._models.table.model(request.name)
-        signature = model.variant(request.version).signature
+        variant = model.variant(request.version)
+        signature = variant.signature
         return ModelMetadataResponse(
             name=model.name,
-            versions=sorted(model.variants),
-            platform=_PLATFORM,
+            versions=sorted(model.variants, key=_version_order),
+            platform=variant.config.platform or _PLATFORM,
             inputs=_described(signature.inputs),
             outputs=_described(signature.outputs),
         ).SerializeToString()
@@ -70,6 +78,12 @@ class Metadata:
         request = parse(ModelConfigRequest, body)
         variant = self._models.table.model(request.name).variant(request.version)
         return ModelConfigResponse(config=variant.config).SerializeToString()
+
+
+def _version_order(name: str) -> tuple[bool, int, str]:
+    """Order numbers as numbers, and before words."""
+    is_number = name.isascii() and name.isdecimal()
+    return not is_number, int(name) if is_number else 0, name
 
 
 def _described(specs: Iterable[TensorSpec]) -> list[ModelMetadataResponse.TensorMetadata]:

@@ -3,62 +3,74 @@
 The two differ in nothing but the package's name, so one servicer answers both.
 """
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
-import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import ReflectionServicer
 
 from flyweight.protos.pool import POOL
+from flyweight.server.rpc.border import attempt
+from flyweight.server.rpc.call import Call, Failure, Stream
+from flyweight.server.rpc.health_messages import HealthListResponse
+from flyweight.server.rpc.messages import parse
+from flyweight.server.rpc.method import Method, Streaming
 
 _ALPHA: Final = "grpc.reflection.v1alpha"
 _STABLE: Final = "grpc.reflection.v1"
 _SERVICE: Final = "ServerReflection"
 SERVICE_NAMES: Final = (f"{_STABLE}.{_SERVICE}", f"{_ALPHA}.{_SERVICE}")
 
-# A reflection stream holds its thread for as long as the caller keeps it open, so these threads are few and
-# serve nothing else.
-_THREADS: Final = 2
-
 
 class Reflection:
-    """Tells clients without our .proto files what the server speaks. Owns its threads, until `stop`."""
+    """Tells clients without our .proto files what the server speaks."""
 
     def __init__(self, service_names: tuple[str, ...]) -> None:
         _add_foreign_descriptors()
-        self._pool = ThreadPoolExecutor(_THREADS, "reflection")
-        names = (*service_names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, *SERVICE_NAMES)
-        self._servicer = ReflectionServicer(names, POOL)
+        health = HealthListResponse.DESCRIPTOR.file.services_by_name["Health"].full_name
+        names = (*service_names, health, *SERVICE_NAMES)
+        # Its stubs say that it returns nothing; it is a generator over a stream that asks no context.
+        self._servicer: Any = ReflectionServicer(names, POOL)
 
-    def register(self, server: grpc.Server, _small_pool: ThreadPoolExecutor) -> None:
-        """Add both services to a server."""
-        behaviour = self._servicer.ServerReflectionInfo
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """Return the RPC under both of its names."""
+        return tuple(Streaming(f"/{name}/ServerReflectionInfo", self.reflect) for name in SERVICE_NAMES)
 
-        def reflect(requests: Iterable[object], context: grpc.ServicerContext) -> object:
-            return behaviour(requests, context)
+    def reflect(self, _call: Call, stream: Stream) -> "_Questions":
+        """Answer every question on a stream as it comes."""
+        return _Questions(self._servicer, stream)
 
-        reflect.experimental_thread_pool = self._pool  # type: ignore[attr-defined]
-        handler = grpc.stream_stream_rpc_method_handler(
-            reflect,
-            reflection_pb2.ServerReflectionRequest.FromString,
-            reflection_pb2.ServerReflectionResponse.SerializeToString,
-        )
-        for name in SERVICE_NAMES:
-            generic = grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
-            server.add_generic_rpc_handlers((generic,))
 
-    def stop(self) -> None:
-        """End the threads once their streams are over."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+class _Questions:
+    """One stream of questions, each answered before the next is read."""
+
+    def __init__(self, servicer: Any, stream: Stream) -> None:
+        self._servicer = servicer
+        self._stream = stream
+
+    def on_message(self, body: bytes) -> None:
+        """Answer a question."""
+        result = attempt(lambda: self._answer(body))
+        if isinstance(result, Failure):
+            self._stream.finish(result)
+            return
+        self._stream.send(result)
+        self._stream.read()
+
+    def on_half_close(self) -> None:
+        """End the stream: everything was answered."""
+        self._stream.finish()
+
+    def _answer(self, body: bytes) -> bytes:
+        question = parse(reflection_pb2.ServerReflectionRequest, body)
+        # A stream of one question has one answer.
+        body_of: bytes = next(self._servicer.ServerReflectionInfo(iter([question]), None)).SerializeToString()
+        return body_of
 
 
 def _add_foreign_descriptors() -> None:
-    """Put the files of health and reflection, which live in the default pool, into ours as well."""
-    POOL.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)
+    """Put the file of reflection, which lives in the default pool, into ours under both of its names."""
     alpha = reflection_pb2.DESCRIPTOR.serialized_pb
     POOL.AddSerializedFile(alpha)
     stable = FileDescriptorProto.FromString(alpha)

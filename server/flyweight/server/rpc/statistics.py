@@ -1,7 +1,8 @@
 """ModelStatistics: how often each variant was asked since the server started, and where the time went.
 
 The durations are those of Triton's statistics extension: success and fail are whole requests; queue,
-compute_input, compute_infer and compute_output count successful requests only.
+compute_input, compute_infer and compute_output count successful requests that were run, cache_hit those that
+were not; the batch statistics count runs by their rows, each once, however many requests shared it.
 """
 
 import threading
@@ -25,8 +26,11 @@ from flyweight.server.rpc.call import Call
 from flyweight.server.rpc.messages import parse
 from flyweight.server.rpc.models import Models
 from flyweight.server.rpc.records import Answerer, Record
+from flyweight.server.runtime.usage import memory_figure, memory_kinds
 
 _NANOSECONDS: Final = 1_000_000_000
+# How many variants are remembered before those that are gone are forgotten.
+_MOST_TALLIES: Final = 1024
 
 
 @dataclass(slots=True)
@@ -45,12 +49,17 @@ class _Duration:
 
 
 @dataclass(slots=True)
-class _Batch:
-    """Where the time of the runs with one number of rows went."""
+class _Stages:
+    """Where the time of requests, or of the runs with one number of rows, went."""
 
     decode: _Duration = field(default_factory=_Duration)
     run: _Duration = field(default_factory=_Duration)
     encode: _Duration = field(default_factory=_Duration)
+
+    def add(self, record: Record) -> None:
+        self.decode.add(record.decode_seconds)
+        self.run.add(record.run_seconds)
+        self.encode.add(record.encode_seconds)
 
 
 @dataclass(slots=True)
@@ -62,7 +71,30 @@ class _Tally:
     success: _Duration = field(default_factory=_Duration)
     fail: _Duration = field(default_factory=_Duration)
     queue: _Duration = field(default_factory=_Duration)
-    batches: dict[int, _Batch] = field(default_factory=dict[int, _Batch])
+    cache_hit: _Duration = field(default_factory=_Duration)
+    cache_misses: int = 0
+    requests: _Stages = field(default_factory=_Stages)
+    runs: int = 0
+    batches: dict[int, _Stages] = field(default_factory=dict[int, _Stages])
+
+    def add(self, record: Record) -> None:
+        if record.code is not Code.OK:
+            self.fail.add(record.total_seconds)
+            return
+        self.rows += record.rows
+        self.success.add(record.total_seconds)
+        if not record.batch_rows:
+            self.cache_hit.add(record.total_seconds)
+            return
+        self.cache_misses += record.cache_hit is False
+        self.queue.add(record.queue_seconds)
+        self.requests.add(record)
+        if record.leads_run:
+            self.runs += 1
+            batch = self.batches.get(record.batch_rows)
+            if batch is None:
+                batch = self.batches[record.batch_rows] = _Stages()
+            batch.add(record)
 
 
 class Statistics:
@@ -88,20 +120,18 @@ class Statistics:
         with self._lock:
             tally = self._tallies.get((answerer.model, answerer.variant))
             if tally is None:
+                self._forget_gone()
                 tally = self._tallies[answerer.model, answerer.variant] = _Tally()
             tally.last_unix_seconds = self._wall_clock()
-            if record.code is not Code.OK:
-                tally.fail.add(record.total_seconds)
-                return
-            tally.rows += record.rows
-            tally.success.add(record.total_seconds)
-            tally.queue.add(record.queue_seconds)
-            batch = tally.batches.get(record.rows)
-            if batch is None:
-                batch = tally.batches[record.rows] = _Batch()
-            batch.decode.add(record.decode_seconds)
-            batch.run.add(record.run_seconds)
-            batch.encode.add(record.encode_seconds)
+            tally.add(record)
+
+    def _forget_gone(self) -> None:
+        """Make room, once there are many, by dropping variants that are gone; the lock is held."""
+        if len(self._tallies) < _MOST_TALLIES:
+            return
+        table = self._models.table
+        served = {(model.name, name) for model in table.models.values() for name in model.variants}
+        self._tallies = {key: tally for key, tally in self._tallies.items() if key in served}
 
     def model_statistics(self, body: bytes, _call: Call) -> bytes:
         """Tell the statistics of one variant, of a model's variants, or of all.
@@ -120,7 +150,6 @@ class Statistics:
         return response.SerializeToString()
 
     def _of(self, variant: LoadedVariant) -> ModelStatistics:
-        memory = MemoryUsage(type="CPU", byte_size=variant.memory.load_pss_bytes)
         with self._lock:
             tally = self._tallies.get((variant.model, variant.name), _Tally())
             return ModelStatistics(
@@ -128,34 +157,38 @@ class Statistics:
                 version=variant.name,
                 last_inference=round(tally.last_unix_seconds * 1000),
                 inference_count=tally.rows,
-                # One run per request, until requests are batched together.
-                execution_count=tally.success.count,
+                execution_count=tally.runs,
                 inference_stats=_durations(tally),
                 batch_stats=[_batch(rows, tally.batches[rows]) for rows in sorted(tally.batches)],
-                memory_usage=[memory],
+                memory_usage=_memory(variant),
             )
 
 
+def _memory(variant: LoadedVariant) -> list[MemoryUsage]:
+    """Return the one figure under the type that Triton has for memory, and then every kind that is known."""
+    usage, load_pss_bytes = variant.runtime.usage(), variant.memory.load_pss_bytes
+    kinds = {
+        "CPU": memory_figure(usage, load_pss_bytes),
+        "file": usage.file_bytes,
+        **memory_kinds(usage, load_pss_bytes),
+    }
+    return [MemoryUsage(type=kind, byte_size=value) for kind, value in kinds.items()]
+
+
 def _durations(tally: _Tally) -> InferStatistics:
-    batches = tally.batches.values()
     return InferStatistics(
         success=tally.success.message(),
         fail=tally.fail.message(),
         queue=tally.queue.message(),
-        compute_input=_sum([batch.decode for batch in batches]),
-        compute_infer=_sum([batch.run for batch in batches]),
-        compute_output=_sum([batch.encode for batch in batches]),
-        cache_hit=StatisticDuration(),
-        cache_miss=StatisticDuration(),
+        compute_input=tally.requests.decode.message(),
+        compute_infer=tally.requests.run.message(),
+        compute_output=tally.requests.encode.message(),
+        cache_hit=tally.cache_hit.message(),
+        cache_miss=StatisticDuration(count=tally.cache_misses),
     )
 
 
-def _sum(durations: list[_Duration]) -> StatisticDuration:
-    seconds = sum(duration.seconds for duration in durations)
-    return _Duration(sum(duration.count for duration in durations), seconds).message()
-
-
-def _batch(rows: int, batch: _Batch) -> InferBatchStatistics:
+def _batch(rows: int, batch: _Stages) -> InferBatchStatistics:
     return InferBatchStatistics(
         batch_size=rows,
         compute_input=batch.decode.message(),

@@ -1,0 +1,350 @@
+"""One request on its way through the server.
+
+message -> admission -> traffic chooses -> lease -> arrays, checked -> queue ... run -> message
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from flyweight.protos.errors import FlyweightError
+from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
+from flyweight.server.batching.job import Done, Job, Outcome
+from flyweight.server.caching import CacheKey, key_of
+from flyweight.server.errors import Cancelled, DeadlineExceeded, Draining, NotReady, QueueFull
+from flyweight.server.lifecycle.table import Held, LoadedVariant, RoutingTable
+from flyweight.server.rpc.access import client_key
+from flyweight.server.rpc.border import attempt, failure_of
+from flyweight.server.rpc.call import Call, Failure, Reply
+from flyweight.server.rpc.choosing import choose_variant, fall_back, go_on_with
+from flyweight.server.rpc.inside import Inside
+from flyweight.server.rpc.messages import parse
+from flyweight.server.rpc.parameters import InferOptions, read_options, sticky_key_of
+from flyweight.server.rpc.reading import read_inputs
+from flyweight.server.rpc.records import NOBODY, Answerer, Record, Rejection
+from flyweight.server.rpc.turns import Turn
+from flyweight.server.rpc.writing import wanted_outputs, write_outputs
+from flyweight.server.runtime.seam import Array
+from flyweight.server.sequences import SequenceStep, holder_of
+from flyweight.server.traffic import Choice
+
+_REJECTIONS: Final = {
+    QueueFull: Rejection.QUEUE_FULL,
+    DeadlineExceeded: Rejection.DEADLINE,
+    Draining: Rejection.DRAINING,
+}
+
+# The transport ends a call by its own clock, a little before ours: that is still the deadline's doing.
+_CLOCK_SLACK_SECONDS: Final = 0.01
+_TOO_LATE: Final = "The deadline passed before it was the request's turn to run; it was not run."
+
+# Turns a response into the bytes of whatever the RPC answers with.
+Encode: TypeAlias = Callable[[ModelInferResponse], bytes]
+
+
+def plain(response: ModelInferResponse) -> bytes:
+    """Encode a response as ModelInfer answers it."""
+    return response.SerializeToString()
+
+
+class Picked(NamedTuple):
+    """Who answers one request, and whom to count it for."""
+
+    choice: Choice
+    answerer: Answerer
+    fallback: Choice | None = None
+
+
+class Request:
+    """One request; whoever has it at the moment is the only one who touches it. Answered exactly once."""
+
+    __slots__ = (
+        "_call",
+        "_client",
+        "_decoded",
+        "_encode",
+        "_held",
+        "_inside",
+        "_is_accepted",
+        "_job",
+        "_key",
+        "_message",
+        "_options",
+        "_record",
+        "_reply",
+        "_turn",
+        "_wanted",
+    )
+
+    def __init__(self, inside: Inside, call: Call, reply: Reply, encode: Encode) -> None:
+        self._inside = inside
+        self._call = call
+        self._reply = reply
+        self._encode = encode
+        self._record = Record(started=inside.clock())
+        self._is_accepted = False
+        self._client: str | None = None
+        self._held: Held[Picked] | None = None
+        self._job: Job | None = None
+        self._turn: Turn | None = None
+        self._key: CacheKey | None = None
+
+    def begin(self, body: bytes) -> None:
+        """Bring the request as far as the queue; whoever runs it goes on by `settle`.
+
+        Raises:
+            FlyweightError: whatever keeps it from being answered; `fail` is to follow.
+        """
+        try:
+            self._message: ModelInferRequest = parse(ModelInferRequest, body)
+            name = self._message.model_name
+            self._record.answerer = _known_model(self._inside.models.table, name)
+            self._call.notes.answerer = self._record.answerer
+            self._call.notes.request_id = self._record.request_id = self._message.id
+            self._options: InferOptions = read_options(self._message)
+            self._be_accepted()
+            self._enqueue(self._pick)
+        except FlyweightError as error:
+            self._record.rejection = _REJECTIONS.get(type(error))
+            raise
+
+    def _be_accepted(self) -> None:
+        inside, call = self._inside, self._call
+        remaining = self._remaining_seconds()
+        if remaining is not None and remaining <= 0:
+            raise DeadlineExceeded(_TOO_LATE)
+        inside.gate.enter()
+        self._is_accepted = True
+        if inside.clients.is_limited:
+            client = client_key(call.caller, call.peer)
+            inside.clients.enter(client)
+            self._client = client
+
+    def _pick(self, table: RoutingTable) -> tuple[LoadedVariant, Picked]:
+        message, inside = self._message, self._inside
+        model = table.model(message.model_name)
+        sequence_id = self._options.sequence_id
+        holder = holder_of(model.variants, sequence_id) if sequence_id and not message.model_version else None
+        if holder is not None:
+            choice = go_on_with(model, holder)
+        else:
+            key = sticky_key_of(message, self._call, model.plan)
+            choice = choose_variant(model, message.model_version, key, inside.uniform(), inside.gate.share)
+        variant = model.variant(choice.variant)
+        answerer = Answerer(model.name, variant.name, model.role_of(variant.name).value)
+        # Whoever asked for a variant, or has its state there, is not served by another.
+        is_bound = bool(message.model_version) or holder is not None
+        return variant, Picked(choice, answerer, None if is_bound else fall_back(model, variant.name))
+
+    def _enqueue(self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Picked]]) -> None:
+        inside, call = self._inside, self._call
+        held = self._held = inside.models.acquire(pick)
+        variant = held.variant
+        self._record.answerer = self._call.notes.answerer = held.choice.answerer
+        inside.recorder.begin(held.choice.answerer)
+        job = self._job = self._make_job(variant)
+        if variant.is_cached and inside.cache.is_on and self._answer_from_cache(variant, job):
+            return
+        if variant.sequences is not None:
+            self._wait_for_turn(variant, job)
+        else:
+            inside.scheduler.submit(variant.lane, job)
+        call.on_end(self._abandon)
+        if not call.is_active():
+            self._abandon()
+
+    def _make_job(self, variant: LoadedVariant) -> Job:
+        """Read the tensors, and check them before they wait."""
+        message, record, inside = self._message, self._record, self._inside
+        # The variant's outputs may be fewer than the session's: config.pbtxt can leave some out.
+        wanted = wanted_outputs(message, inside.regions) or [spec.name for spec in variant.signature.outputs]
+        inputs = read_inputs(message, inside.regions, inside.limits)
+        record.rows = variant.signature.check(inputs, wanted)
+        decoded = self._decoded = inside.clock()
+        record.decode_seconds = decoded - record.started
+        self._wanted = tuple(wanted)
+        return Job(
+            inputs,
+            record.rows,
+            self._wanted,
+            decoded,
+            self.settle,
+            is_active=self._call.is_active,
+            deadline_seconds=self._call.deadline_monotonic,
+            priority=self._options.priority,
+            timeout_seconds=self._options.timeout_seconds,
+        )
+
+    def _answer_from_cache(self, variant: LoadedVariant, job: Job) -> bool:
+        """Answer with what was answered before, if it was; tell whether it was."""
+        self._key = key_of(variant.instance, job.inputs, job.outputs)
+        known = self._inside.cache.get(self._key)
+        self._record.cache_hit = known is not None
+        if known is None:
+            return False
+        self._key = None
+        self.settle(Done(known, self._decoded, 0.0, 0, 0, leads_run=False))
+        return True
+
+    # --- sequences ---
+
+    def _wait_for_turn(self, variant: LoadedVariant, job: Job) -> None:
+        options, sequences = self._options, variant.sequences
+        assert sequences is not None
+        turn = Turn(self._take_turn)
+        ticket = sequences.admit(
+            options.sequence_id,
+            start=options.sequence_start,
+            end=options.sequence_end,
+            rows=job.rows,
+            when_turn=turn.come,
+        )
+        self._turn = turn
+        turn.hold(ticket)
+
+    def _take_turn(self, step: SequenceStep) -> None:
+        """Wait for a run, now that every earlier request of the sequence is settled."""
+        job, held = self._job, self._held
+        assert job is not None
+        assert held is not None
+        job.inputs = {**job.inputs, **step.inputs}
+        job.outputs = tuple(dict.fromkeys((*job.outputs, *step.outputs)))
+        try:
+            self._inside.scheduler.submit(held.variant.lane, job)
+        except FlyweightError as error:
+            self.settle(error)
+
+    def _end_turn(self, outputs: Mapping[str, Array] | None) -> None:
+        turn, self._turn = self._turn, None
+        if turn is None or turn.ticket is None:
+            return
+        if outputs is None:
+            turn.ticket.fail()
+        else:
+            turn.ticket.complete(outputs)
+
+    # --- the end ---
+
+    def settle(self, outcome: Outcome) -> None:
+        """Answer with what became of the job."""
+        if isinstance(outcome, FlyweightError):
+            if isinstance(outcome, NotReady) and self._fall_back():
+                return
+            self._record.rejection = _REJECTIONS.get(type(outcome))
+            self.fail(failure_of(outcome))
+            return
+        result = attempt(lambda: self._body(outcome))
+        if isinstance(result, Failure):
+            self.fail(result)
+            return
+        self._end_turn(outcome.outputs)
+        self._close()
+        self._reply(result)
+
+    def fail(self, failure: Failure) -> None:
+        """Answer with a status that says why there is no answer."""
+        self._record.code = failure.code
+        self._end_turn(None)
+        self._close()
+        self._reply(self._inside.wording(failure))
+
+    def _body(self, done: Done) -> bytes:
+        record, held = self._record, self._held
+        assert held is not None
+        record.queue_seconds = done.started_seconds - self._decoded
+        record.run_seconds = done.run_seconds
+        record.batch_rows, record.batch_requests = done.batch_rows, done.batch_requests
+        record.leads_run = done.leads_run
+        began = self._inside.clock()
+        outputs = done.outputs
+        if self._turn is not None:
+            outputs = {name: outputs[name] for name in self._wanted}
+        if self._key is not None:
+            self._inside.cache.put(self._key, outputs)
+        body = self._encode(self._response(held, outputs))
+        record.encode_seconds = self._inside.clock() - began
+        return body
+
+    def _response(self, held: Held[Picked], outputs: Mapping[str, Array]) -> ModelInferResponse:
+        variant, choice, message = held.variant, held.choice.choice, self._message
+        response = ModelInferResponse(model_name=variant.model, model_version=variant.name, id=message.id)
+        parameters = response.parameters
+        # What a caller needs to compare variants by itself; the names are part of the wire contract.
+        parameters["flyweight_variant"].string_param = variant.name
+        parameters["flyweight_role"].string_param = choice.role.value
+        parameters["flyweight_reason"].string_param = choice.reason.value
+        if self._options.empty_final_response:
+            parameters["triton_final_response"].bool_param = True
+        labels: Mapping[str, Sequence[str]] = variant.labels
+        write_outputs(
+            response,
+            message,
+            outputs,
+            labels,
+            self._inside.regions,
+            has_batch_axis=variant.signature.max_batch_rows > 0,
+        )
+        return response
+
+    def _fall_back(self) -> bool:
+        """Let another variant answer for one whose process died, once; tell whether one does."""
+        held = self._held
+        fallback = held.choice.fallback if held is not None else None
+        if held is None or fallback is None:
+            return False
+        # Neither its place in a sequence nor its key in the cache is the other's.
+        self._end_turn(None)
+        self._key = None
+        self._held = None
+        self._inside.recorder.end(held.choice.answerer)
+        held.release()
+
+        def pick(table: RoutingTable) -> tuple[LoadedVariant, Picked]:
+            model = table.model(self._message.model_name)
+            variant = model.variant(fallback.variant)
+            role = model.role_of(variant.name).value
+            return variant, Picked(fallback, Answerer(model.name, variant.name, role))
+
+        failure = attempt(lambda: self._enqueue(pick))
+        if failure is not None:
+            self.fail(failure)
+        return True
+
+    def _abandon(self) -> None:
+        """Note that the caller is gone, or has its answer; what still waits need not be run."""
+        job, held, turn = self._job, self._held, self._turn
+        if job is None or held is None:
+            return
+        is_waiting = turn is not None and turn.ticket is not None and turn.ticket.leave()
+        if is_waiting:
+            self._turn = None
+        elif not self._inside.scheduler.discard(held.variant.lane, job):
+            return
+        remaining = self._remaining_seconds()
+        if remaining is not None and remaining < _CLOCK_SLACK_SECONDS:
+            self.settle(DeadlineExceeded(_TOO_LATE))
+        else:
+            self.settle(Cancelled("The caller cancelled the request before it could run; it was not run."))
+
+    def _remaining_seconds(self) -> float | None:
+        deadline = self._call.deadline_monotonic
+        return None if deadline is None else deadline - self._inside.clock()
+
+    def _close(self) -> None:
+        """Give back whatever the request holds, and record it."""
+        inside, record, held = self._inside, self._record, self._held
+        record.total_seconds = inside.clock() - record.started
+        inside.recorder.record(record)
+        # The job knows this request; a circle of both would wait for the collector.
+        self._job = None
+        if held is not None:
+            inside.recorder.end(held.choice.answerer)
+            held.release()
+        if self._client is not None:
+            inside.clients.leave(self._client)
+        if self._is_accepted:
+            inside.gate.leave()
+
+
+def _known_model(table: RoutingTable, name: str) -> Answerer:
+    """Return whom to count a request for before a variant is chosen: nobody, for an invented name."""
+    return Answerer(name) if name in table.models or name in table.waiting else NOBODY
