@@ -1,8 +1,9 @@
 """What every runtime does, whoever holds the session."""
 
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,26 +11,34 @@ import pytest
 from flyweight.server.errors import LoadFailed, RunFailed
 from flyweight.server.runtime.fake import FakeFactory, FakeRuntime
 from flyweight.server.runtime.inline import InlineFactory
-from flyweight.server.runtime.seam import Runtime, RuntimeFactory, SessionSettings, Signature, TensorSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from flyweight.server.runtime.process.factory import ProcessFactory
+from flyweight.server.runtime.seam import (
+    Runtime,
+    RuntimeFactory,
+    RuntimeState,
+    SessionSettings,
+    Signature,
+    TensorSpec,
+)
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
-@pytest.fixture(params=["inline", "fake"])
+@pytest.fixture(params=["inline", "process", "fake"])
 def factory(request: pytest.FixtureRequest) -> RuntimeFactory:
     makers: dict[str, Callable[[], RuntimeFactory]] = {
         "inline": lambda: InlineFactory(cores=2),
+        "process": lambda: ProcessFactory(cores=2),
         "fake": lambda: FakeFactory(lambda _: FakeRuntime(scale=2.0)),
     }
     return makers[request.param]()
 
 
 @pytest.fixture
-def runtime(factory: RuntimeFactory, tiny_model: Any, tmp_path: Path) -> Runtime:
-    return factory.load(tiny_model(tmp_path / "model.onnx", scale=2.0), SessionSettings())
+def runtime(factory: RuntimeFactory, tiny_model: Any, tmp_path: Path) -> Iterator[Runtime]:
+    loaded = factory.load(tiny_model(tmp_path / "model.onnx", scale=2.0), SessionSettings())
+    yield loaded
+    loaded.close()
 
 
 def test_it_knows_its_signature(runtime: Runtime) -> None:
@@ -78,9 +87,17 @@ def test_it_reports_its_memory(runtime: Runtime) -> None:
 
 
 def test_it_refuses_to_run_after_it_was_closed(runtime: Runtime) -> None:
+    assert runtime.state is RuntimeState.READY
     runtime.close()
+    assert runtime.state is RuntimeState.CLOSED
     with pytest.raises(RunFailed):
         runtime.run({"x": X})
+
+
+def test_it_tells_what_it_uses_while_it_is_there_and_afterwards(runtime: Runtime) -> None:
+    assert runtime.usage().file_bytes == runtime.memory.file_bytes
+    runtime.close()
+    assert runtime.usage().file_bytes == runtime.memory.file_bytes
 
 
 def test_a_missing_file_is_named(factory: RuntimeFactory, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ import pytest
 
 from flyweight.server.errors import LoadFailed
 from flyweight.server.runtime.seam import SessionSettings
-from flyweight.server.runtime.session_options import make_options
+from flyweight.server.runtime.session_entries import ARENA_SHRINKAGE
+from flyweight.server.runtime.session_options import make_options, run_options_of
 
 
 @pytest.mark.parametrize(("asked", "cores", "given"), [(0, 8, 1), (4, 8, 4), (16, 8, 8)])
@@ -27,3 +28,25 @@ def test_idle_threads_do_not_spin_unless_the_manifest_says_so() -> None:
 def test_a_setting_that_reaches_outside_is_refused_by_name(key: str) -> None:
     with pytest.raises(LoadFailed, match=f"tiny/int8 asks for the session setting '{key}'"):
         make_options(SessionSettings(config_entries={key: "/"}), 2, "tiny/int8")
+
+
+def test_the_arena_shrinks_after_each_run_where_that_is_asked_for() -> None:
+    asked = SessionSettings(config_entries={ARENA_SHRINKAGE: "cpu:0"})
+    make_options(asked, 2, "a")
+    options = run_options_of(asked)
+    assert options is not None
+    assert options.get_run_config_entry(ARENA_SHRINKAGE) == "cpu:0"
+    assert run_options_of(SessionSettings()) is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ({ARENA_SHRINKAGE: "gpu:0"}, "'gpu:0'; the one arena there is is 'cpu:0'"),
+        ({ARENA_SHRINKAGE: "cpu:0", "enable_mem_arena": "0"}, "there is nothing to shrink"),
+    ],
+)
+def test_an_arena_that_is_not_there_cannot_shrink(entries: dict[str, str], sentence: str) -> None:
+    """It would be taken by onnxruntime, and then every run refused."""
+    with pytest.raises(LoadFailed, match=sentence):
+        make_options(SessionSettings(config_entries=entries), 2, "a")

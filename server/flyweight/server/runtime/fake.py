@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from flyweight.server.errors import LoadFailed, RunFailed
-from flyweight.server.runtime.seam import Answer, Array, MemoryReport, SessionSettings, Signature, TensorSpec
+from flyweight.server.runtime.seam import (
+    Answer,
+    Array,
+    MemoryReport,
+    RuntimeState,
+    SessionSettings,
+    Signature,
+    TensorSpec,
+    Usage,
+)
 
 FAKE_SIGNATURE = Signature(
     inputs=(TensorSpec("x", "FP32", (-1, 4)),), outputs=(TensorSpec("y", "FP32", (-1, 4)),)
@@ -45,6 +54,20 @@ class FakeRuntime:
     def memory(self) -> MemoryReport:
         """Return the report it was made with."""
         return self._memory
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Return False."""
+        return False
+
+    @property
+    def state(self) -> RuntimeState:
+        """Return READY until it is closed."""
+        return RuntimeState.CLOSED if self.closed.is_set() else RuntimeState.READY
+
+    def usage(self) -> Usage:
+        """Return the bytes on disk that it was made with."""
+        return Usage(file_bytes=self._memory.file_bytes)
 
     def run(
         self,

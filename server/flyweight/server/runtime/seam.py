@@ -6,10 +6,12 @@ elsewhere; whoever calls it cannot tell. `fake` is a runtime without a model, fo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
 from flyweight.server.runtime.signature import Array, Signature, TensorSpec
+from flyweight.server.runtime.usage import Usage
 
 __all__ = [
     "Answer",
@@ -17,10 +19,21 @@ __all__ = [
     "MemoryReport",
     "Runtime",
     "RuntimeFactory",
+    "RuntimeState",
     "SessionSettings",
     "Signature",
     "TensorSpec",
+    "Usage",
 ]
+
+
+class RuntimeState(Enum):
+    """Whether a runtime answers."""
+
+    READY = "ready"
+    # What held the session died, and is being started again; meanwhile every run raises NotReady.
+    DOWN = "down"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +49,10 @@ class SessionSettings:
 
 @dataclass(frozen=True, slots=True)
 class MemoryReport:
-    """What a variant takes: bytes on disk, and by how much the server's PSS grew while it was loaded.
+    """What a variant takes: bytes on disk, and by how much the PSS of its process grew while it was loaded.
 
-    The growth is of the whole process, so whatever else happened meanwhile is in it; it is never negative.
+    The growth is of the whole process that holds the session, so whatever else it did meanwhile is in it; it
+    is never negative.
     """
 
     file_bytes: int
@@ -64,7 +78,21 @@ class Runtime(Protocol):
 
     @property
     def memory(self) -> MemoryReport:
-        """Return what the model takes."""
+        """Return what the model took when it was loaded."""
+        ...
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Return whether runs take another process's processor time, so that their caller only waits."""
+        ...
+
+    @property
+    def state(self) -> RuntimeState:
+        """Return whether it answers now; costs nothing."""
+        ...
+
+    def usage(self) -> Usage:
+        """Return what the model uses now. Reads files of the kernel: for scrapes, not for requests."""
         ...
 
     def run(
@@ -83,6 +111,8 @@ class Runtime(Protocol):
         Raises:
             InvalidRequest: the model does not accept the values.
             DeadlineExceeded: the deadline passed before the run began.
+            NotReady: what holds the session is being started again.
+            WorkerDied: it died during the run (a NotReady).
             RunFailed: the model failed on the values.
         """
         ...
@@ -93,7 +123,7 @@ class Runtime(Protocol):
 
 
 class RuntimeFactory(Protocol):
-    """Makes runtimes. The manager's worker is its only caller, one load at a time."""
+    """Makes runtimes; any number of threads may load at once."""
 
     def load(self, model_file: Path, settings: SessionSettings) -> Runtime:
         """Build the session for a model file; external data must lie in the same folder.

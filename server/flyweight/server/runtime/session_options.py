@@ -7,30 +7,19 @@ from typing import Final
 import onnxruntime
 
 from flyweight.server.errors import LoadFailed
+from flyweight.server.runtime.option_words import apply_word
 from flyweight.server.runtime.seam import SessionSettings
+from flyweight.server.runtime.session_entries import (
+    ARENA_SHRINKAGE,
+    RUN_ENTRIES,
+    is_allowed,
+    is_option_word,
+)
 
 # A spinning idle thread takes a core from everybody else, so it is off unless the manifest says otherwise.
 _DEFAULTS: Final[Mapping[str, str]] = MappingProxyType({"session.intra_op.allow_spinning": "0"})
 
-# What a manifest may set: keys that change speed, memory or rounding. Others write files, read folders
-# outside the variant's, or crash; a manifest comes from the repository, not from the operator.
-_ALLOWED: Final = frozenset(
-    {
-        "session.intra_op.allow_spinning",
-        "session.force_spinning_stop",
-        "session.disable_prepacking",
-        "session.set_denormal_as_zero",
-        "session.dynamic_block_base",
-        "session.disable_quant_qdq",
-        "session.disable_double_qdq_remover",
-        "session.enable_quant_qdq_cleanup",
-        "session.qdqisint8allowed",
-        "session.qdq_matmulnbits_accuracy_level",
-        "session.disable_aot_function_inlining",
-        "session.enable_gelu_approximation",
-        "mlas.enable_gemm_fastmath_arm64_bfloat16",
-    }
-)
+_CPU_ARENA: Final = "cpu:0"
 
 # Concurrency comes from runs side by side: one thread each wastes least at the seams between operators.
 _DEFAULT_THREADS: Final = 1
@@ -47,7 +36,7 @@ def make_options(settings: SessionSettings, cores: int, what: str) -> onnxruntim
     Raises:
         LoadFailed: the settings hold a key that a manifest may not set.
     """
-    refused = sorted(set(settings.config_entries) - _ALLOWED)
+    refused = sorted(key for key in settings.config_entries if not is_allowed(key))
     if refused:
         raise LoadFailed(f"{what} asks for the session setting {refused[0]!r}, which a manifest may not set.")
     options = onnxruntime.SessionOptions()
@@ -55,6 +44,34 @@ def make_options(settings: SessionSettings, cores: int, what: str) -> onnxruntim
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _LOG_FATAL_ONLY
-    for key, value in {**_DEFAULTS, **settings.config_entries}.items():
-        options.add_session_config_entry(key, value)
+    for key, value in sorted({**_DEFAULTS, **settings.config_entries}.items()):
+        if is_option_word(key):
+            apply_word(options, key, value, cores, what)
+        elif key not in RUN_ENTRIES:
+            options.add_session_config_entry(key, value)
+    _require_arena(options, settings, what)
     return options
+
+
+def run_options_of(settings: SessionSettings) -> onnxruntime.RunOptions | None:
+    """Return the options of every run, which threads may share; None for onnxruntime's defaults."""
+    value = settings.config_entries.get(ARENA_SHRINKAGE)
+    if not value:
+        return None
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry(ARENA_SHRINKAGE, value)
+    return options
+
+
+def _require_arena(options: onnxruntime.SessionOptions, settings: SessionSettings, what: str) -> None:
+    """Raise if an arena is to shrink that there is not: every run would fail."""
+    value = settings.config_entries.get(ARENA_SHRINKAGE, "")
+    if value not in {"", _CPU_ARENA}:
+        raise LoadFailed(
+            f"{what} sets {ARENA_SHRINKAGE!r} to {value!r}; the one arena there is is {_CPU_ARENA!r}."
+        )
+    if value and not options.enable_cpu_mem_arena:
+        raise LoadFailed(
+            f"{what} sets {ARENA_SHRINKAGE!r} and turns the arena off, so there is nothing to shrink; "
+            "remove either."
+        )

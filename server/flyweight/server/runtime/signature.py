@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from flyweight.protos.tensors import datatype_of
 from flyweight.server.errors import InvalidRequest
 
 Array = NDArray[Any]
@@ -88,6 +87,9 @@ class Signature:
 
 
 def _check_tensor(spec: TensorSpec, array: Array) -> None:
+    # Not at the top: a worker process checks nothing, and the protobuf library is 3 MB in each of them.
+    from flyweight.protos.tensors import datatype_of
+
     datatype = datatype_of(array)
     if datatype != spec.datatype:
         raise InvalidRequest(f"The input {spec.name!r} is {datatype} where {spec.datatype} is expected.")

@@ -1,3 +1,5 @@
+"""What every runtime that holds real models does with them: the same answers, errors and sentences."""
+
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from flyweight.server.errors import DeadlineExceeded, InvalidRequest, LoadFailed, RunFailed
-from flyweight.server.runtime.inline import InlineFactory
-from flyweight.server.runtime.seam import SessionSettings, TensorSpec
+from flyweight.server.runtime.seam import RuntimeFactory, SessionSettings, TensorSpec
 
 SETTINGS = SessionSettings()
-
-
-@pytest.fixture(scope="module")
-def factory() -> InlineFactory:
-    return InlineFactory(cores=2)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +28,7 @@ def factory() -> InlineFactory:
     ],
 )
 def test_numbers_of_every_type_pass_unchanged(
-    factory: InlineFactory, save_graph: Any, tmp_path: Path, onnx_type: int, datatype: str, array: np.ndarray
+    factory: RuntimeFactory, save_graph: Any, tmp_path: Path, onnx_type: int, datatype: str, array: np.ndarray
 ) -> None:
     path = save_graph(
         tmp_path / "m.onnx",
@@ -47,7 +43,9 @@ def test_numbers_of_every_type_pass_unchanged(
     np.testing.assert_array_equal(answer, array)
 
 
-def test_strings_go_in_and_come_out_as_bytes(factory: InlineFactory, save_graph: Any, tmp_path: Path) -> None:
+def test_strings_go_in_and_come_out_as_bytes(
+    factory: RuntimeFactory, save_graph: Any, tmp_path: Path
+) -> None:
     path = save_graph(
         tmp_path / "m.onnx",
         [helper.make_node("Identity", ["x"], ["y"])],
@@ -62,7 +60,7 @@ def test_strings_go_in_and_come_out_as_bytes(factory: InlineFactory, save_graph:
         runtime.run({"x": np.array([[b"a", b"\xff"]], dtype=object)})
 
 
-def test_a_scalar_is_an_array_without_axes(factory: InlineFactory, save_graph: Any, tmp_path: Path) -> None:
+def test_a_scalar_is_an_array_without_axes(factory: RuntimeFactory, save_graph: Any, tmp_path: Path) -> None:
     path = save_graph(
         tmp_path / "m.onnx",
         [helper.make_node("Mul", ["x", "k"], ["y"])],
@@ -76,7 +74,7 @@ def test_a_scalar_is_an_array_without_axes(factory: InlineFactory, save_graph: A
 
 
 def test_an_initializer_that_is_listed_as_an_input_is_optional(
-    factory: InlineFactory, save_graph: Any, tmp_path: Path
+    factory: RuntimeFactory, save_graph: Any, tmp_path: Path
 ) -> None:
     path = save_graph(
         tmp_path / "m.onnx",
@@ -111,7 +109,7 @@ def weights() -> bytes:
 
 
 def test_external_data_beside_the_model_is_read(
-    factory: InlineFactory, tmp_path: Path, weights: bytes
+    factory: RuntimeFactory, tmp_path: Path, weights: bytes
 ) -> None:
     path = external(tmp_path / "v" / "model.onnx", "model.onnx.data")
     (tmp_path / "v" / "model.onnx.data").write_bytes(weights)
@@ -122,7 +120,7 @@ def test_external_data_beside_the_model_is_read(
 
 @pytest.mark.parametrize("location", ["../outside", "link", "/etc/hostname"])
 def test_external_data_outside_the_folder_is_refused(
-    factory: InlineFactory, tmp_path: Path, weights: bytes, location: str
+    factory: RuntimeFactory, tmp_path: Path, weights: bytes, location: str
 ) -> None:
     path = external(tmp_path / "v" / "model.onnx", location)
     (tmp_path / "outside").write_bytes(weights)
@@ -131,7 +129,7 @@ def test_external_data_outside_the_folder_is_refused(
         factory.load(path, SETTINGS)
 
 
-def test_outputs_that_are_not_tensors_are_refused_by_name(factory: InlineFactory, tmp_path: Path) -> None:
+def test_outputs_that_are_not_tensors_are_refused_by_name(factory: RuntimeFactory, tmp_path: Path) -> None:
     """As scikit-learn's classifiers are exported by default, with a ZipMap at the end."""
     zipmap = helper.make_node(
         "ZipMap", ["x"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]
@@ -155,7 +153,7 @@ def test_outputs_that_are_not_tensors_are_refused_by_name(factory: InlineFactory
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00garbage", b"not a model"])
-def test_a_file_that_is_not_a_model_is_named(factory: InlineFactory, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_named(factory: RuntimeFactory, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(LoadFailed) as caught:
@@ -165,13 +163,13 @@ def test_a_file_that_is_not_a_model_is_named(factory: InlineFactory, tmp_path: P
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_in_place_of_the_model_is_refused(factory: InlineFactory, tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_model_is_refused(factory: RuntimeFactory, tmp_path: Path) -> None:
     with pytest.raises(LoadFailed, match="not a file"):
         factory.load(tmp_path, SETTINGS)
 
 
 def test_a_failure_in_the_model_ends_one_request_only(
-    factory: InlineFactory, save_graph: Any, tmp_path: Path
+    factory: RuntimeFactory, save_graph: Any, tmp_path: Path
 ) -> None:
     path = save_graph(
         tmp_path / "m.onnx",
@@ -187,7 +185,7 @@ def test_a_failure_in_the_model_ends_one_request_only(
 
 
 def test_a_shape_that_only_the_model_knows_to_be_wrong_fails_by_name(
-    factory: InlineFactory, save_graph: Any, tmp_path: Path
+    factory: RuntimeFactory, save_graph: Any, tmp_path: Path
 ) -> None:
     path = save_graph(
         tmp_path / "m.onnx",
@@ -203,7 +201,7 @@ def test_a_shape_that_only_the_model_knows_to_be_wrong_fails_by_name(
 
 
 def test_a_model_that_fails_on_the_shape_it_asked_for_is_at_fault(
-    factory: InlineFactory, save_graph: Any, tmp_path: Path
+    factory: RuntimeFactory, save_graph: Any, tmp_path: Path
 ) -> None:
     """Five numbers in rows of two do not come out even, and five is what the signature says."""
     path = save_graph(
@@ -217,7 +215,107 @@ def test_a_model_that_fails_on_the_shape_it_asked_for_is_at_fault(
         factory.load(path, SETTINGS).run({"x": np.zeros((1, 5), np.float32)})
 
 
-def test_a_deadline_in_the_past_costs_no_run(factory: InlineFactory, tiny_model: Any, tmp_path: Path) -> None:
+def test_a_deadline_in_the_past_costs_no_run(
+    factory: RuntimeFactory, tiny_model: Any, tmp_path: Path
+) -> None:
     runtime = factory.load(tiny_model(tmp_path / "m.onnx"), SETTINGS)
     with pytest.raises(DeadlineExceeded):
         runtime.run({"x": np.zeros((1, 4), np.float32)}, deadline_monotonic=0.0)
+
+
+def test_several_inputs_and_outputs_keep_their_names(
+    factory: RuntimeFactory, save_graph: Any, tmp_path: Path
+) -> None:
+    path = save_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Identity", ["word"], ["echo"])],
+        [
+            ("a", TensorProto.INT64, ["n"]),
+            ("b", TensorProto.INT64, ["n"]),
+            ("word", TensorProto.STRING, ["m"]),
+        ],
+        [("sum", TensorProto.INT64, ["n"]), ("echo", TensorProto.STRING, ["m"])],
+    )
+    runtime = factory.load(path, SETTINGS)
+    inputs = {"word": np.array([b"x", b"yy"], object), "b": np.array([1, 2, 3]), "a": np.array([10, 20, 30])}
+    outputs = runtime.run(inputs).outputs
+    assert {name: array.tolist() for name, array in outputs.items()} == {
+        "sum": [11, 22, 33],
+        "echo": [b"x", b"yy"],
+    }
+    assert list(runtime.run(inputs, ["echo", "sum"]).outputs) == ["echo", "sum"]
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), ()])
+def test_arrays_without_elements_or_axes_keep_their_shape(
+    factory: RuntimeFactory, save_graph: Any, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    axes = [None] * len(shape)
+    path = save_graph(
+        tmp_path / "m.onnx",
+        [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Identity", ["s"], ["t"])],
+        [("x", TensorProto.FLOAT, axes), ("s", TensorProto.STRING, axes)],
+        [("y", TensorProto.FLOAT, axes), ("t", TensorProto.STRING, axes)],
+    )
+    answer = factory.load(path, SETTINGS).run(
+        {"x": np.ones(shape, np.float32), "s": np.full(shape, b"w", object)}
+    )
+    assert answer.outputs["y"].shape == answer.outputs["t"].shape == shape
+    np.testing.assert_array_equal(answer.outputs["y"], -np.ones(shape, np.float32))
+    assert answer.outputs["t"].tolist() == np.full(shape, b"w", object).tolist()
+
+
+@pytest.mark.parametrize("rows", [1, 1_000, 1_000_000])
+def test_small_and_large_tensors_come_back_whole(
+    factory: RuntimeFactory, tiny_model: Any, tmp_path: Path, rows: int
+) -> None:
+    runtime = factory.load(tiny_model(tmp_path / "m.onnx", scale=3.0), SETTINGS)
+    x = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
+    for _ in range(2):
+        y = runtime.run({"x": x}).outputs["y"]
+        np.testing.assert_array_equal(y, 3 * x)
+
+
+def test_an_answer_stays_as_it_is_when_others_follow(
+    factory: RuntimeFactory, tiny_model: Any, tmp_path: Path
+) -> None:
+    runtime = factory.load(tiny_model(tmp_path / "m.onnx", scale=1.0), SETTINGS)
+    for rows in (1, 50_000):
+        answers = [
+            runtime.run({"x": np.full((rows, 4), number, np.float32)}).outputs["y"] for number in range(5)
+        ]
+        assert [float(answer.max()) for answer in answers] == [0, 1, 2, 3, 4]
+        assert all(answer.flags.writeable for answer in answers)
+
+
+def test_arrays_that_are_not_contiguous_are_read_as_they_look(
+    factory: RuntimeFactory, tiny_model: Any, tmp_path: Path
+) -> None:
+    runtime = factory.load(tiny_model(tmp_path / "m.onnx", scale=1.0), SETTINGS)
+    for rows in (3, 50_000):
+        x = np.arange(rows * 8, dtype=np.float32).reshape(4, 2 * rows).T[::2]
+        assert not x.flags.c_contiguous
+        np.testing.assert_array_equal(runtime.run({"x": x}).outputs["y"], x)
+
+
+def test_an_unknown_name_is_refused_in_the_same_words(
+    factory: RuntimeFactory, tiny_model: Any, tmp_path: Path
+) -> None:
+    runtime = factory.load(tiny_model(tmp_path / "m.onnx"), SETTINGS)
+    x = np.zeros((1, 4), np.float32)
+    with pytest.raises(InvalidRequest, match=r"does not accept the inputs: Invalid input name: z"):
+        runtime.run({"x": x, "z": x})
+    with pytest.raises(InvalidRequest, match=r"does not accept the inputs: Invalid output name: ?z"):
+        runtime.run({"x": x}, ["z"])
+
+
+def test_the_session_has_the_settings_it_was_given(
+    factory: RuntimeFactory, tiny_model: Any, tmp_path: Path
+) -> None:
+    path = tiny_model(tmp_path / "m.onnx")
+    with pytest.raises(LoadFailed, match=r"m\.onnx asks for the session setting 'session.save_model'"):
+        factory.load(path, SessionSettings(1, {"session.save_model": "/tmp/x"}))
+    entries = {"session.set_denormal_as_zero": "1"}
+    tiny = np.full((1, 4), 1e-40, np.float32)
+    assert (factory.load(path, SETTINGS).run({"x": tiny}).outputs["y"] > 0).all()
+    assert factory.load(path, SessionSettings(1, entries)).signature.inputs[0].name == "x"

@@ -1,0 +1,68 @@
+"""Loading models into worker processes."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flyweight.server.errors import LoadFailed, StartError
+from flyweight.server.runtime.cores import available_cores
+from flyweight.server.runtime.model_file import inspect_model_file
+from flyweight.server.runtime.process.child import Task
+from flyweight.server.runtime.process.post import GRACE_SECONDS, LOAD_SECONDS, Post, WorkerEvent
+from flyweight.server.runtime.process.runtime import ProcessRuntime
+from flyweight.server.runtime.process.supervisor import Supervisor
+from flyweight.server.runtime.seam import SessionSettings
+from flyweight.server.runtime.slots import RunSlots
+
+
+def _ignore(_: WorkerEvent) -> None:
+    """Do nothing; for factories that nobody watches."""
+
+
+class ProcessFactory:
+    """Loads each model into a worker process of its own. All of them share the turns of one set of cores.
+
+    Args:
+        cores: how many runs go on at once and how many threads a session has at most; None reads the cgroup.
+        tell: is told when a worker dies and when another takes its place, on the supervisor's thread; must
+            return soon and raise nothing.
+        monotonic: the clock that restarts are timed by.
+
+    Raises:
+        StartError: this system is not Linux, whose means of keeping processes it needs.
+    """
+
+    def __init__(
+        self,
+        cores: int | None = None,
+        tell: Callable[[WorkerEvent], None] = _ignore,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not hasattr(os, "memfd_create") or not hasattr(os, "pidfd_open"):
+            raise StartError("Worker processes need Linux 5.3 or later; start with --runtime inline.")
+        self._cores = cores or available_cores()
+        self._slots = RunSlots(self._cores)
+        self._tell = tell
+        self._monotonic = monotonic
+        self.supervisor = Supervisor(monotonic)
+
+    def load(self, model_file: Path, settings: SessionSettings) -> ProcessRuntime:
+        """Start a worker that builds the session, and wait until it has.
+
+        Raises:
+            LoadFailed: the file is missing or not a model that can be served, or no worker could be started;
+                nothing is left behind.
+        """
+        file = inspect_model_file(model_file)
+        name = "/".join(model_file.parts[-3:-1])
+        post = Post(Task(file, settings, self._cores, name), self._monotonic, self._tell)
+        self.supervisor.take(post)
+        try:
+            report = post.first.result(LOAD_SECONDS + 2 * GRACE_SECONDS)
+        except TimeoutError as error:
+            self.supervisor.close(post)
+            raise LoadFailed(
+                f"{model_file} was not loaded within {LOAD_SECONDS:g} s, nor given up."
+            ) from error
+        return ProcessRuntime(post, report, self.supervisor, self._slots)
