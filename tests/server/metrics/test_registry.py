@@ -38,11 +38,6 @@ def metrics() -> Metrics:
     return Metrics()
 
 
-def show(metrics: Metrics, table: RoutingTable) -> None:
-    metrics.on_table(table)
-    metrics.repository.on_table(table)
-
-
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"flyweight_{name}", labels)
 
@@ -52,7 +47,7 @@ def int8(**more: str) -> Mapping[str, str]:
 
 
 def test_the_table_is_shown(metrics: Metrics) -> None:
-    show(metrics, table_of("baseline", "int8"))
+    metrics.on_table(table_of("baseline", "int8"))
     assert value(metrics, "traffic_weight_ratio", **int8(role="candidate")) == 0.25
     assert value(metrics, "variant_ready", **int8()) == 1
     assert value(metrics, "variant_file_bytes", **int8()) == 100
@@ -64,21 +59,20 @@ def test_the_table_is_shown(metrics: Metrics) -> None:
 
 
 def test_a_new_role_replaces_the_old_one(metrics: Metrics) -> None:
-    show(metrics, table_of("baseline", "int8"))
-    show(metrics, table_of("baseline", "int8", plan=replace(PLAN, baseline="int8")))
+    metrics.on_table(table_of("baseline", "int8"))
+    metrics.on_table(table_of("baseline", "int8", plan=replace(PLAN, baseline="int8")))
     assert value(metrics, "traffic_weight_ratio", **int8(role="baseline")) == 0.25
     assert value(metrics, "traffic_weight_ratio", **int8(role="candidate")) is None
 
 
 def test_a_variant_that_is_gone_leaves_its_counters_only(metrics: Metrics) -> None:
     table = table_of("baseline", "int8")
-    metrics.repository.on_load(table.models["tiny"].variants["int8"], 0.2)
-    show(metrics, table)
+    metrics.on_load(table.models["tiny"].variants["int8"], 0.2)
+    metrics.on_table(table)
     metrics.requests.begin(Answerer("tiny", "int8", "candidate"))
     metrics.requests.end(Answerer("tiny", "int8", "candidate"))
-    show(metrics, table_of("baseline"))
-    for observer in (metrics, metrics.repository):
-        observer.on_unload("tiny", "int8")
+    metrics.on_table(table_of("baseline"))
+    metrics.on_unload("tiny", "int8")
     shown = generate_latest(metrics.registry).decode()
     gauges = [line for line in shown.splitlines() if 'variant="int8"' in line]
     assert {line.partition("{")[0] for line in gauges} == {
@@ -87,18 +81,22 @@ def test_a_variant_that_is_gone_leaves_its_counters_only(metrics: Metrics) -> No
         "flyweight_load_seconds_bucket",
         "flyweight_load_seconds_count",
         "flyweight_load_seconds_sum",
+        "flyweight_swaps_total",
+        "flyweight_drain_seconds_bucket",
+        "flyweight_drain_seconds_count",
+        "flyweight_drain_seconds_sum",
     }
 
 
 def test_a_replaced_variant_keeps_its_gauges(metrics: Metrics) -> None:
-    show(metrics, table_of("baseline", "int8"))
+    metrics.on_table(table_of("baseline", "int8"))
     metrics.requests.begin(Answerer("tiny", "int8", "candidate"))
     metrics.on_unload("tiny", "int8")
     assert value(metrics, "requests_in_flight", **int8(role="candidate")) == 1
 
 
 def test_the_repositorys_events_are_counted(metrics: Metrics) -> None:
-    observer = metrics.repository
+    observer = metrics
     observer.on_scan(ok=True)
     observer.on_scan(ok=False)
     observer.on_load_failed("tiny", "int8", "Its digest is wrong.", 0.1)
@@ -163,9 +161,9 @@ def test_the_endpoint_serves_and_ends(metrics: Metrics) -> None:
 def test_a_request_that_outlives_two_variants_of_its_name_ends_like_any_other(metrics: Metrics) -> None:
     """Deleted, published again and deleted: the second may be closed while the first still answers."""
     slow = Answerer("tiny", "int8", "candidate")
-    show(metrics, table_of("baseline", "int8"))
+    metrics.on_table(table_of("baseline", "int8"))
     metrics.requests.begin(slow)
-    show(metrics, table_of("baseline"))
+    metrics.on_table(table_of("baseline"))
     metrics.on_unload("tiny", "int8")
     assert value(metrics, "requests_in_flight", **int8(role="candidate")) == 1
     metrics.requests.end(slow)

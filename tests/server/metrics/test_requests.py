@@ -106,4 +106,86 @@ def test_names_and_types_are_the_documented_ones(
         "flyweight_request_rows": "histogram",
         "flyweight_requests_in_flight": "gauge",
         "flyweight_requests_rejected_total": "counter",
+        "flyweight_run_rows": "histogram",
+        "flyweight_run_requests": "histogram",
+        "flyweight_run_seconds": "histogram",
+        "flyweight_response_cache_lookups_total": "counter",
     }
+
+
+def test_a_run_is_counted_once_however_many_requests_shared_it(
+    registry: CollectorRegistry, metrics: RequestMetrics
+) -> None:
+    for leads in (True, False):
+        record = succeeded(run_seconds=0.5)
+        record.batch_rows, record.batch_requests, record.leads_run = 6, 2, leads
+        metrics.record(record)
+    found = {
+        name: registry.get_sample_value(f"flyweight_run_{name}", WHO)
+        for name in ("rows_count", "rows_sum", "requests_sum", "seconds_sum")
+    }
+    assert found == {"rows_count": 1, "rows_sum": 6, "requests_sum": 2, "seconds_sum": 0.5}
+
+
+def test_a_run_that_failed_is_a_run_and_no_success(
+    registry: CollectorRegistry, metrics: RequestMetrics
+) -> None:
+    metrics.record(Record(answerer=INT8, code=Code.INTERNAL, batch_rows=1, batch_requests=1, leads_run=True))
+    assert registry.get_sample_value("flyweight_run_rows_count", WHO) == 1
+    assert registry.get_sample_value("flyweight_requests_total", WHO | {"code": "INTERNAL"}) == 1
+    assert registry.get_sample_value("flyweight_requests_total", WHO | {"code": "OK"}) is None
+    assert registry.get_sample_value("flyweight_request_rows_count", WHO) is None
+
+
+@pytest.mark.parametrize(("hit", "outcome", "other"), [(True, "hit", "miss"), (False, "miss", "hit")])
+def test_lookups_of_the_response_cache_are_counted(
+    registry: CollectorRegistry, metrics: RequestMetrics, hit: bool, outcome: str, other: str
+) -> None:
+    record = succeeded()
+    record.cache_hit = hit
+    metrics.record(record)
+    name = "flyweight_response_cache_lookups_total"
+    assert registry.get_sample_value(name, WHO | {"outcome": outcome}) == 1
+    assert registry.get_sample_value(name, WHO | {"outcome": other}) == 0
+
+
+def test_a_variant_without_a_cache_has_no_lookups(
+    registry: CollectorRegistry, metrics: RequestMetrics
+) -> None:
+    metrics.record(succeeded())
+    name = "flyweight_response_cache_lookups_total"
+    assert registry.get_sample_value(name, WHO | {"outcome": "miss"}) is None
+
+
+def test_what_is_dropped_begins_again_at_nothing(
+    registry: CollectorRegistry, metrics: RequestMetrics
+) -> None:
+    for code in (Code.OK, Code.INTERNAL):
+        metrics.record(Record(answerer=INT8, code=code))
+        metrics.record(Record(answerer=INT8._replace(variant="baseline"), code=code))
+    metrics.drop("tiny", "int8")
+    shown = generate_latest(registry).decode()
+    assert 'variant="int8"' not in shown
+    assert 'variant="baseline"' in shown
+    metrics.record(Record(answerer=INT8))
+    assert registry.get_sample_value("flyweight_requests_total", WHO | {"code": "OK"}) == 1
+
+
+def test_a_model_is_dropped_with_its_rejections(registry: CollectorRegistry, metrics: RequestMetrics) -> None:
+    metrics.expect("tiny")
+    metrics.record(Record(answerer=Answerer("tiny"), code=Code.NOT_FOUND))
+    metrics.drop("tiny", "")
+    assert 'model="tiny"' not in generate_latest(registry).decode()
+
+
+def test_totals_are_of_a_variant_in_every_role_it_had(metrics: RequestMetrics) -> None:
+    for role in ("baseline", "candidate"):
+        record = succeeded(queue_seconds=1, run_seconds=2, total_seconds=4)
+        record.answerer = INT8._replace(role=role)
+        record.leads_run = True
+        metrics.record(record)
+    metrics.record(Record(answerer=INT8, code=Code.CANCELLED))
+    totals = metrics.totals()["tiny", "int8"]
+    assert (totals.success, totals.rows, totals.runs) == (2, 6, 2)
+    assert totals.failures == {Code.CANCELLED: 1}
+    assert (totals.seconds["queue"], totals.seconds["run"], totals.seconds["total"]) == (2, 4, 8)

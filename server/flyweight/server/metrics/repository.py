@@ -1,145 +1,180 @@
-"""What is served and what it takes: the lifecycle's events and the routing table as metrics.
+"""The lifecycle's events as metrics: loads, swaps, unloads, readings of the repository."""
 
-Every gauge is a function of the newest routing table, so none outlives the variant it tells of.
-"""
-
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from flyweight.server.lifecycle.observer import NullObserver
-from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable, ServedModel
-from flyweight.server.metrics.requests import WHO
+from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable
+from flyweight.server.metrics.histogram import Histogram
 
 _VARIANT: Final = ("model", "variant")
 
 # Loading reads, verifies, builds, warms up and checks: from tens of milliseconds to minutes for large models.
+# A drain is as long as the longest request.
 _LOAD_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
-
-class _TableGauge:
-    """A gauge that shows what the newest table says, and forgets what is no longer in it."""
-
-    def __init__(
-        self, name: str, question: str, labels: tuple[str, ...], registry: CollectorRegistry
-    ) -> None:
-        self._gauge = Gauge(name, question, labels, registry=registry)
-        self._shown: frozenset[tuple[str, ...]] = frozenset()
-
-    def show(self, values: dict[tuple[str, ...], float]) -> None:
-        for labels, value in values.items():
-            self._gauge.labels(*labels).set(value)
-        for labels in self._shown - values.keys():
-            self._gauge.remove(*labels)
-        self._shown = frozenset(values)
+_Key = tuple[str, str]
 
 
-class RepositoryMetrics(NullObserver):
-    """An Observer of the manager, called from its threads one at a time."""
+class _Events:
+    """What happened to one variant."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._weight = _TableGauge(
-            "flyweight_traffic_weight_ratio",
-            "Share of the unpinned traffic, 0 to 1: who answers?",
-            WHO,
-            registry,
-        )
-        self._ready = _TableGauge(
-            "flyweight_variant_ready", "1 while the variant is served: what is there?", _VARIANT, registry
-        )
-        self._file_bytes = _TableGauge(
-            "flyweight_variant_file_bytes",
-            "Size of the variant's files: what does it take on disk?",
-            _VARIANT,
-            registry,
-        )
-        self._memory_bytes = _TableGauge(
-            "flyweight_variant_memory_bytes",
-            "Memory: load_pss is how much the server grew while loading it, validated_pss what a process of "
-            "its own took when it was published: what does it take in memory?",
-            (*_VARIANT, "kind"),
-            registry,
-        )
-        self._add_counters(registry)
+    __slots__ = ("drain_seconds", "load_seconds", "loads", "swaps", "unloads")
 
-    def _add_counters(self, registry: CollectorRegistry) -> None:
-        self._loads = Counter(
-            "flyweight_loads",
-            "Attempts to load a variant by outcome (ok, failed): do new variants arrive?",
-            (*_VARIANT, "outcome"),
-            registry=registry,
-        )
-        self._unloads = Counter(
-            "flyweight_unloads", "Variants unloaded: are old ones really gone?", _VARIANT, registry=registry
-        )
-        self._load_seconds = Histogram(
-            "flyweight_load_seconds",
-            "Time of successful loads, digests to golden check: how long until a new variant serves?",
-            _VARIANT,
-            buckets=_LOAD_BUCKETS,
-            registry=registry,
-        )
-        self._plan_errors = Counter(
-            "flyweight_traffic_plan_errors",
-            "traffic.yaml files that could not be followed: did somebody mistype a split?",
-            ("model",),
-            registry=registry,
-        )
-        self._scans = Counter(
-            "flyweight_repository_scans",
-            "Readings of the repository by outcome (ok, failed): is it still watched?",
-            ("outcome",),
-            registry=registry,
-        )
+    def __init__(self) -> None:
+        self.loads: Counter[str] = Counter()
+        self.load_seconds = Histogram(_LOAD_BUCKETS)
+        self.swaps = 0
+        self.unloads = 0
+        self.drain_seconds = Histogram(_LOAD_BUCKETS)
+
+
+class RepositoryMetrics(NullObserver, Collector):
+    """An Observer of the manager, called from its threads, and the collector of what it saw. Thread-safe."""
+
+    def __init__(self, registry: CollectorRegistry, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._events: dict[_Key, _Events] = {}
+        self._plan_errors: Counter[str] = Counter()
         # A series that is there from the start shows its first increase.
-        for outcome in ("ok", "failed"):
-            self._scans.labels(outcome)
+        self._scans = Counter({"ok": 0, "failed": 0})
+        self._served: dict[_Key, LoadedVariant] = {}
+        # Out of the table and not yet closed: since when, by name, longest first.
+        self._draining: dict[_Key, deque[float]] = {}
+        registry.register(self)
 
     def on_scan(self, *, ok: bool) -> None:
         """Count a reading of the repository."""
-        self._scans.labels("ok" if ok else "failed").inc()
+        with self._lock:
+            self._scans["ok" if ok else "failed"] += 1
 
     def on_load(self, loaded: LoadedVariant, seconds: float) -> None:
         """Count and time a load."""
-        self._loads.labels(loaded.model, loaded.name, "ok").inc()
-        self._load_seconds.labels(loaded.model, loaded.name).observe(seconds)
+        with self._lock:
+            events = self._of(loaded.model, loaded.name)
+            events.loads["ok"] += 1
+            events.load_seconds.add(seconds)
 
     def on_load_failed(self, model: str, variant: str, reason: str, seconds: float) -> None:  # noqa: ARG002
         """Count a load that failed."""
-        self._loads.labels(model, variant, "failed").inc()
+        with self._lock:
+            self._of(model, variant).loads["failed"] += 1
 
     def on_unload(self, model: str, variant: str) -> None:
-        """Count an unloaded variant."""
-        self._unloads.labels(model, variant).inc()
+        """Count an unloaded variant, and time its drain; of one name the first to go is closed first."""
+        with self._lock:
+            events = self._of(model, variant)
+            events.unloads += 1
+            since = self._draining.get((model, variant))
+            if since:
+                events.drain_seconds.add(self._monotonic() - since.popleft())
+            if not since:
+                self._draining.pop((model, variant), None)
 
     def on_plan_error(self, model: str, reason: str) -> None:  # noqa: ARG002
         """Count a traffic.yaml that cannot be followed."""
-        self._plan_errors.labels(model).inc()
+        with self._lock:
+            self._plan_errors[model] += 1
 
     def on_table(self, table: RoutingTable) -> None:
-        """Show what is served now."""
-        models = list(table.models.values())
-        variants = [variant for model in models for variant in model.variants.values()]
-        self._weight.show({labels: value for model in models for labels, value in _weights(model).items()})
-        self._ready.show({(variant.model, variant.name): 1.0 for variant in variants})
-        self._file_bytes.show(
-            {(variant.model, variant.name): variant.memory.file_bytes for variant in variants}
-        )
-        self._memory_bytes.show(
-            {labels: value for variant in variants for labels, value in _memory(variant).items()}
-        )
+        """Note who went out of the table, and who was replaced by another of the same name."""
+        now = self._monotonic()
+        served = {
+            (model.name, name): loaded
+            for model in table.models.values()
+            for name, loaded in model.variants.items()
+        }
+        with self._lock:
+            for key, before in self._served.items():
+                after = served.get(key)
+                if after is not before:
+                    self._draining.setdefault(key, deque()).append(now)
+                    self._of(*key).swaps += after is not None
+            self._served = served
+
+    def drop(self, model: str, variant: str) -> None:
+        """Forget a variant that has been gone for long; a model, when `variant` is ""."""
+        with self._lock:
+            self._events.pop((model, variant), None)
+            if not variant:
+                self._plan_errors.pop(model, None)
+
+    def _of(self, model: str, variant: str) -> _Events:
+        return self._events.setdefault((model, variant), _Events())
+
+    def describe(self) -> Iterable[Metric]:
+        """Tell the names, without any series."""
+        return _families()
+
+    def collect(self) -> Iterator[Metric]:
+        """Make the metrics of what happened up to now."""
+        loads, load_seconds, swaps, unloads, drains, plan_errors, scans = families = _families()
+        with self._lock:
+            for key, events in self._events.items():
+                for outcome, count in events.loads.items():
+                    loads.add_metric([*key, outcome], count)
+                if events.load_seconds.count:
+                    events.load_seconds.show(load_seconds, key)
+                    swaps.add_metric(list(key), events.swaps)
+                if events.unloads:
+                    unloads.add_metric(list(key), events.unloads)
+                    events.drain_seconds.show(drains, key)
+            for model, count in self._plan_errors.items():
+                plan_errors.add_metric([model], count)
+            for outcome, count in self._scans.items():
+                scans.add_metric([outcome], count)
+        yield from families
 
 
-def _weights(model: ServedModel) -> dict[tuple[str, ...], float]:
-    return {
-        (model.name, name, model.role_of(name).value): model.plan.weight_of(name) for name in model.variants
-    }
-
-
-def _memory(variant: LoadedVariant) -> dict[tuple[str, ...], float]:
-    shown: dict[tuple[str, ...], float] = {
-        (variant.model, variant.name, "load_pss"): variant.memory.load_pss_bytes
-    }
-    if variant.manifest is not None and variant.manifest.footprint.pss_bytes:
-        shown[variant.model, variant.name, "validated_pss"] = variant.manifest.footprint.pss_bytes
-    return shown
+def _families() -> tuple[
+    CounterMetricFamily,
+    HistogramMetricFamily,
+    CounterMetricFamily,
+    CounterMetricFamily,
+    HistogramMetricFamily,
+    CounterMetricFamily,
+    CounterMetricFamily,
+]:
+    return (
+        CounterMetricFamily(
+            "flyweight_loads",
+            "Attempts to load a variant by outcome (ok, failed): do new variants arrive?",
+            labels=(*_VARIANT, "outcome"),
+        ),
+        HistogramMetricFamily(
+            "flyweight_load_seconds",
+            "Time of successful loads, digests to golden check: how long until a new variant serves?",
+            labels=_VARIANT,
+        ),
+        CounterMetricFamily(
+            "flyweight_swaps",
+            "Variants replaced by a newer one of their name: how often are they published again?",
+            labels=_VARIANT,
+        ),
+        CounterMetricFamily(
+            "flyweight_unloads", "Variants unloaded: are old ones really gone?", labels=_VARIANT
+        ),
+        HistogramMetricFamily(
+            "flyweight_drain_seconds",
+            "Time from out of the traffic to closed: how long do old requests hold a variant?",
+            labels=_VARIANT,
+        ),
+        CounterMetricFamily(
+            "flyweight_traffic_plan_errors",
+            "traffic.yaml files that could not be followed: did somebody mistype a split?",
+            labels=("model",),
+        ),
+        CounterMetricFamily(
+            "flyweight_repository_scans",
+            "Readings of the repository by outcome (ok, failed): is it still watched?",
+            labels=("outcome",),
+        ),
+    )

@@ -1,4 +1,4 @@
-"""Requests by model, variant and role: how many, how they ended, where their time went.
+"""Requests by model, variant and role: how many, how they ended, where their time went, how they shared runs.
 
 Kept as plain numbers under one lock, and made into metrics when somebody asks: a request adds to seven
 series, and in Prometheus's client library each takes one to three locks, which many threads contend for.
@@ -8,17 +8,18 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from flyweight.server.errors import Code
+from flyweight.server.metrics.histogram import Histogram
+from flyweight.server.metrics.request_families import STAGES, WHO, RequestFamilies
 from flyweight.server.rpc.records import Answerer, Record, Rejection
 
-WHO: Final = ("model", "variant", "role")
+__all__ = ["WHO", "RequestMetrics", "Totals"]
 
 # From the smallest network's run (20 microseconds) to the longest wait anyone sets as a deadline, in steps of
 # 2 to 2.5: a percentile read off them is then right to about a fifth.
@@ -30,54 +31,67 @@ _SECONDS_BUCKETS: Final = (
 # Powers of two, as batches are made.
 _ROWS_BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
-_STAGES: Final = ("decode", "queue", "run", "encode", "total")
-
-
-class _Histogram:
-    """How many values fell into each bucket, the last being for all that are larger, and their sum."""
-
-    __slots__ = ("_bounds", "_counts", "_sum")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def add(self, value: float) -> None:
-        # A bucket holds what is at most its bound.
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
-
-    @property
-    def count(self) -> int:
-        return sum(self._counts)
-
-    def show(self, family: HistogramMetricFamily, labels: Iterable[str]) -> None:
-        total, buckets = 0, []
-        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
-            total += count
-            label = floatToGoString(bound)  # type: ignore[no-untyped-call]  # annotated in part
-            buckets.append((label, total))
-        family.add_metric(list(labels), buckets, self._sum)
-
 
 class _Tally:
-    """The successful requests of one answerer."""
+    """What one answerer did."""
 
-    __slots__ = ("rows", "stages")
+    __slots__ = ("cache", "cached_rows", "rows", "run_requests", "run_rows", "run_seconds", "stages")
 
     def __init__(self) -> None:
-        self.rows = _Histogram(_ROWS_BUCKETS)
-        self.stages = tuple(_Histogram(_SECONDS_BUCKETS) for _ in _STAGES)
+        self.rows = Histogram(_ROWS_BUCKETS)
+        self.stages = tuple(Histogram(_SECONDS_BUCKETS) for _ in STAGES)
+        self.run_rows = Histogram(_ROWS_BUCKETS)
+        self.run_requests = Histogram(_ROWS_BUCKETS)
+        self.run_seconds = Histogram(_SECONDS_BUCKETS)
+        # Misses, hits.
+        self.cache = [0, 0]
+        self.cached_rows = 0
 
     def add(self, record: Record) -> None:
-        decode, queue, run, encode, total = self.stages
         self.rows.add(record.rows)
-        decode.add(record.decode_seconds)
-        queue.add(record.queue_seconds)
-        run.add(record.run_seconds)
-        encode.add(record.encode_seconds)
-        total.add(record.total_seconds)
+        # Histogram.add five times without its call, which was half of what a request costs here.
+        bucket, bounds = bisect_left, _SECONDS_BUCKETS
+        decode, queue, run, encode, total = self.stages
+        seconds = record.decode_seconds
+        decode.counts[bucket(bounds, seconds)] += 1
+        decode.sum += seconds
+        seconds = record.queue_seconds
+        queue.counts[bucket(bounds, seconds)] += 1
+        queue.sum += seconds
+        seconds = record.run_seconds
+        run.counts[bucket(bounds, seconds)] += 1
+        run.sum += seconds
+        seconds = record.encode_seconds
+        encode.counts[bucket(bounds, seconds)] += 1
+        encode.sum += seconds
+        seconds = record.total_seconds
+        total.counts[bucket(bounds, seconds)] += 1
+        total.sum += seconds
+        if record.cache_hit is not None:
+            self.cache[record.cache_hit] += 1
+            if record.cache_hit:
+                self.cached_rows += record.rows
+
+    def add_run(self, record: Record) -> None:
+        self.run_rows.add(record.batch_rows)
+        self.run_requests.add(record.batch_requests)
+        self.run_seconds.add(record.run_seconds)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Everything of one variant since it was first asked, whatever its role; times in seconds by stage.
+
+    `rows` are those that were run for requests that succeeded: what the cache had is not among them.
+    """
+
+    success: int = 0
+    failures: Counter[Code] = field(default_factory=Counter[Code])
+    rows: int = 0
+    runs: int = 0
+    seconds: Counter[str] = field(default_factory=Counter[str])
+    cache_hits: int = 0
+    cache_misses: int = 0
 
 
 class RequestMetrics(Collector):
@@ -102,15 +116,18 @@ class RequestMetrics(Collector):
             self._in_flight[answerer] -= 1
 
     def record(self, record: Record) -> None:
-        """Count a request, with its times when it succeeded."""
+        """Count a request, with its times when it succeeded, and the run that it leads."""
         answerer = record.answerer
         with self._lock:
-            if record.code is Code.OK:
+            if record.code is Code.OK or record.leads_run:
                 tally = self._tallies.get(answerer)
                 if tally is None:
                     tally = self._tallies[answerer] = _Tally()
-                tally.add(record)
-                return
+                if record.leads_run:
+                    tally.add_run(record)
+                if record.code is Code.OK:
+                    tally.add(record)
+                    return
             self._failed[answerer, record.code] += 1
             if record.rejection is not None:
                 self._rejected[answerer.model, record.rejection] += 1
@@ -131,59 +148,67 @@ class RequestMetrics(Collector):
                 if not count and (answerer.model, answerer.variant) == (model, variant):
                     del self._in_flight[answerer]
 
+    def drop(self, model: str, variant: str) -> None:
+        """Drop the counters of a variant that has been gone for long; "" is for those of the model itself."""
+        with self._lock:
+            for answerer in [each for each in self._tallies if each[:2] == (model, variant)]:
+                del self._tallies[answerer]
+            for key in [each for each in self._failed if each[0][:2] == (model, variant)]:
+                del self._failed[key]
+            if not variant:
+                for reason in Rejection:
+                    self._rejected.pop((model, reason), None)
+
+    def totals(self) -> dict[tuple[str, str], Totals]:
+        """Return what was recorded up to now by model and variant."""
+        found: dict[tuple[str, str], Totals] = {}
+        with self._lock:
+            for (answerer, code), count in self._failed.items():
+                found.setdefault(answerer[:2], Totals()).failures[code] += count
+            for answerer, tally in self._tallies.items():
+                _add_up(found.setdefault(answerer[:2], Totals()), tally)
+        return found
+
     def describe(self) -> Iterable[Metric]:
         """Tell the names, without any series."""
-        return _families()
+        return RequestFamilies().all()
 
     def collect(self) -> Iterator[Metric]:
         """Make the metrics of what was recorded up to now."""
-        requests, stages, rows, in_flight, rejected = families = _families()
+        families = RequestFamilies()
         with self._lock:
             for (answerer, code), count in self._failed.items():
-                requests.add_metric([*answerer, code.name], count)
+                families.requests.add_metric([*answerer, code.name], count)
             for answerer, tally in self._tallies.items():
-                requests.add_metric([*answerer, Code.OK.name], tally.rows.count)
-                tally.rows.show(rows, answerer)
-                for stage, histogram in zip(_STAGES, tally.stages, strict=True):
-                    histogram.show(stages, [*answerer, stage])
+                _show(families, answerer, tally)
             for answerer, count in self._in_flight.items():
-                in_flight.add_metric(list(answerer), count)
+                families.in_flight.add_metric(list(answerer), count)
             for (model, reason), count in self._rejected.items():
-                rejected.add_metric([model, reason.value], count)
-        yield from families
+                families.rejected.add_metric([model, reason.value], count)
+        yield from families.all()
 
 
-def _families() -> tuple[
-    CounterMetricFamily,
-    HistogramMetricFamily,
-    HistogramMetricFamily,
-    GaugeMetricFamily,
-    CounterMetricFamily,
-]:
-    return (
-        CounterMetricFamily(
-            "flyweight_requests",
-            "Inference requests by the gRPC status they ended with: how much traffic, how many errors?",
-            labels=(*WHO, "code"),
-        ),
-        HistogramMetricFamily(
-            "flyweight_request_stage_seconds",
-            "Time of successful requests by stage (decode, queue, run, encode, total): where does it go?",
-            labels=(*WHO, "stage"),
-        ),
-        HistogramMetricFamily(
-            "flyweight_request_rows",
-            "Rows in successful requests, as their callers batched them: how large are requests?",
-            labels=WHO,
-        ),
-        GaugeMetricFamily(
-            "flyweight_requests_in_flight",
-            "Requests that hold a variant now: is it in use, is it drained?",
-            labels=WHO,
-        ),
-        CounterMetricFamily(
-            "flyweight_requests_rejected",
-            "Requests turned away before they ran (queue_full, deadline, draining): is there overload?",
-            labels=("model", "reason"),
-        ),
-    )
+def _show(families: RequestFamilies, answerer: Answerer, tally: _Tally) -> None:
+    """Add the series of one answerer; those of requests only once there was one that succeeded."""
+    if succeeded := tally.rows.count:
+        families.requests.add_metric([*answerer, Code.OK.name], succeeded)
+        tally.rows.show(families.rows, answerer)
+        for stage, histogram in zip(STAGES, tally.stages, strict=True):
+            histogram.show(families.stages, [*answerer, stage])
+    if tally.run_rows.count:
+        tally.run_rows.show(families.run_rows, answerer)
+        tally.run_requests.show(families.run_requests, answerer)
+        tally.run_seconds.show(families.run_seconds, answerer)
+    if any(tally.cache):
+        for outcome, count in zip(("miss", "hit"), tally.cache, strict=True):
+            families.cache.add_metric([*answerer, outcome], count)
+
+
+def _add_up(totals: Totals, tally: _Tally) -> None:
+    totals.success += tally.rows.count
+    totals.rows += round(tally.rows.sum) - tally.cached_rows
+    totals.runs += tally.run_rows.count
+    for stage, histogram in zip(STAGES, tally.stages, strict=True):
+        totals.seconds[stage] += histogram.sum  # type: ignore[assignment]
+    totals.cache_misses += tally.cache[0]
+    totals.cache_hits += tally.cache[1]
