@@ -123,7 +123,7 @@ def test_a_request_that_fails_is_told_inside_the_stream_which_goes_on(
     sender, stream = opened(served, named(make_request, 0), unknown, bad, named(make_request, 3))
     sender.half_close()
     answers = [read(stream) for _ in range(4)]
-    assert [answer.infer_response.id for answer in answers] == ["0", "", "", "3"]
+    assert [answer.infer_response.id for answer in answers] == ["0", "1", "2", "3"]
     assert "'nothing'" in answers[1].error_message
     assert "'x'" in answers[2].error_message
     assert [answer.error_message for answer in (answers[0], answers[3])] == ["", ""]

@@ -14,6 +14,7 @@ from flyweight.server.batching.queue import RETRY_AFTER_SECONDS
 from flyweight.server.errors import Code, QueueFull
 from flyweight.server.lifecycle.border import survive
 from flyweight.server.rpc.access_log import AccessLog
+from flyweight.server.rpc.arriving import Arriving
 from flyweight.server.rpc.border import answer, attempt, failure_of
 from flyweight.server.rpc.call import Call, Failure, Reply, Wording, as_it_is
 from flyweight.server.rpc.core import CoreCall, CoreServer
@@ -38,8 +39,9 @@ _JOIN_SECONDS: Final = 5.0
 
 _NO_LOG: Final = AccessLog(is_on=False)
 
-_TOO_MANY_READ: Final = (
-    "As many requests as the server may hold (--max-in-flight) are on their way; try again later."
+_TOO_SLOW: Final = (
+    "The request was still on its way when as many others were (--max-in-flight) and one more came; try "
+    "again later."
 )
 
 
@@ -83,9 +85,7 @@ class GrpcioCarrier:
     ) -> None:
         self._settings = settings
         self._methods: Mapping[str, Method] = {method.path: method for method in methods}
-        # Messages that are being read: as many as requests may be inside, so that callers who open calls and
-        # send slowly can make the server hold as much again, and no more.
-        self._reading = 0
+        self._arriving: Arriving[CoreCall] = Arriving(settings.max_in_flight)
         self._advance = advance
         self._guard = guard
         self._wording = wording
@@ -152,6 +152,8 @@ class GrpcioCarrier:
                 return True
             gathered = gathered + 1 if taken else 0
             if not taken or gathered >= _GATHERED_EVENTS:
+                for core in self._arriving.give_way():
+                    core.end(self._wording(failure_of(QueueFull(_TOO_SLOW, RETRY_AFTER_SECONDS))))
                 moment = self._advance()
                 latest = time.monotonic() + _LOOK_SECONDS
                 look_at = latest if moment is None else min(moment, latest)
@@ -184,10 +186,8 @@ class GrpcioCarrier:
         call = unknown.of(caller)
         if isinstance(method, Streaming):
             self._open_stream(method, core, call)
-        elif isinstance(method, Deferred) and self._reading >= self._settings.max_in_flight:
-            core.end(self._wording(failure_of(QueueFull(_TOO_MANY_READ, RETRY_AFTER_SECONDS))))
         else:
-            self._reading += 1
+            self._arriving.begin(core)
             core.read(lambda body: self._answer(method, core, call, body))
 
     def _log_end(self, core: CoreCall, call: Call) -> None:
@@ -206,8 +206,8 @@ class GrpcioCarrier:
 
     def _answer(self, method: Unary | Deferred, core: CoreCall, call: Call, body: bytes | None) -> None:
         """Have a method with one answer answered, where its way says."""
-        self._reading -= 1
-        if self._is_holding:
+        is_wanted = self._arriving.end(core)
+        if self._is_holding or not is_wanted:
             return
         if body is None:
             # The caller is gone, or sent no message: gRPC's own servers answer the latter so.

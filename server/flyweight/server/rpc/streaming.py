@@ -12,7 +12,7 @@ from typing import Final
 
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferResponse, ModelStreamInferResponse
 from flyweight.server.errors import QueueFull
-from flyweight.server.rpc.call import Call, Failure, Stream
+from flyweight.server.rpc.call import Call, Failure, Notes, Stream
 from flyweight.server.rpc.inference import Inference
 
 # Requests of one stream under way at a time: enough to fill a batch. The next is read from the network when
@@ -82,12 +82,16 @@ class InferStream:
             self._stream.finish()
 
     def _infer(self, body: bytes, place: _Place) -> None:
-        def reply(result: bytes | Failure) -> None:
-            if isinstance(result, Failure) and self._park(result, body, place):
-                return
-            self._fill(place, _wrapped(result))
+        notes = Notes()
 
-        self._inference.infer(body, replace(self._call, on_end=place.on_end), reply, _in_stream)
+        def reply(result: bytes | Failure) -> None:
+            if isinstance(result, bytes):
+                self._fill(place, result)
+            elif not self._park(result, body, place):
+                self._fill(place, _failed(result, notes.request_id))
+
+        call = replace(self._call, on_end=place.on_end, notes=notes)
+        self._inference.infer(body, call, reply, _in_stream)
 
     def _abandon(self) -> None:
         """Let the requests under way know that nobody waits for them."""
@@ -138,7 +142,8 @@ def _in_stream(response: ModelInferResponse) -> bytes:
     return ModelStreamInferResponse(infer_response=response).SerializeToString()
 
 
-def _wrapped(result: bytes | Failure) -> bytes:
-    if isinstance(result, Failure):
-        return ModelStreamInferResponse(error_message=result.sentence).SerializeToString()
-    return result
+def _failed(failure: Failure, request_id: str) -> bytes:
+    """Return the message that says why a request has no answer, and which one it was."""
+    request = ModelInferResponse(id=request_id)
+    message = ModelStreamInferResponse(error_message=failure.sentence, infer_response=request)
+    return message.SerializeToString()
