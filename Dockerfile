@@ -1,7 +1,11 @@
 # The server alone: no torch, no compiler, no package cache. Runs as a numeric user with a read-only root.
 #
 #   docker build -t flyweight .
-#   docker run --read-only --cap-drop ALL -p 8001:8001 -p 8002:8002 -v "$PWD/repository:/models:ro" flyweight
+#   docker run --read-only --tmpfs /tmp --cap-drop ALL -p 8001:8001 -p 8002:8002 \
+#       -v "$PWD/repository:/models:ro" flyweight
+#
+# Nothing is written but to /tmp, and there only models that callers upload. Workers (--runtime process) share
+# memory without names (memfd_create, sealed), so that they need no --shm-size; Linux 5.3 or later.
 #
 # Both stages start from the same image: the environment made in the first links to its Python.
 FROM python:3.11-slim AS builder
@@ -26,7 +30,9 @@ LABEL org.opencontainers.image.title="flyweight" \
 
 COPY --from=builder /opt/flyweight /opt/flyweight
 # Bytecode was written when the packages were installed; the root may be read-only.
+# onnxruntime's telemetry, on by default, would want a home folder and a network.
 ENV PATH=/opt/flyweight/bin:$PATH \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 

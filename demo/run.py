@@ -1,6 +1,8 @@
 """The demo as one readable list: data, training, compression, serving under traffic, report."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +44,12 @@ def run(settings: DemoSettings, console: Console) -> None:
     with steps.step("compressing, and measuring every variant"):
         document = compress_task(task, settings, steps)
     _check_kinds(document)
-    experiment = _prepare(document, settings, task.evaluation)
     with (
+        _prepared(document, settings, task.evaluation) as experiment,
         steps.step(f"serving live traffic, hot-loading {experiment.cast.latecomer}"),
         serving(command_for(settings.repository), settings.out / "server.log") as server,
     ):
         observed = live.run_experiment(experiment, server, steps)
-    experiment.held_back.parent.rmdir()
     # The report first: it also shows a run in which something failed.
     document["serving"] = observations.serving_part(experiment, observed)
     outcome.write_outcome(document, settings)
@@ -83,13 +84,22 @@ def _check_kinds(document: dict[str, Any]) -> None:
         raise DemoError(f"Only {len(measured)} of {_KINDS} kinds of variant could be made ({told}).")
 
 
-def _prepare(document: dict[str, Any], settings: DemoSettings, data: DataSet) -> live.Experiment:
-    """Take the latecomer out of the repository and write the opening split."""
+@contextmanager
+def _prepared(document: dict[str, Any], settings: DemoSettings, data: DataSet) -> Iterator[live.Experiment]:
+    """Take the latecomer out of the repository, and write the opening split.
+
+    When the block ends before the latecomer was published, however it ends, it is put back.
+    """
     published = [variant["name"] for variant in document["variants"] if variant["published"]]
     cast = choose_cast([name for name in published if name != BASELINE])
     folder, held_back = settings.repository / settings.model, _held_back(settings) / cast.latecomer
-    held_back.parent.mkdir(parents=True)
-    (folder / cast.latecomer).rename(held_back)
-    write_split(folder, cast.opening())
     seconds = _QUICK_SECONDS if settings.quick else _SECONDS
-    return live.Experiment(settings.model, folder, held_back, cast, data, seconds, settings.seed)
+    held_back.parent.mkdir(parents=True)
+    try:
+        (folder / cast.latecomer).rename(held_back)
+        write_split(folder, cast.opening())
+        yield live.Experiment(settings.model, folder, held_back, cast, data, seconds, settings.seed)
+    finally:
+        if held_back.exists():
+            held_back.rename(folder / cast.latecomer)
+        held_back.parent.rmdir()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the wheel and prove it in clean environments: the base install is the client alone, the server needs
-# no torch, and the test suite passes against the installed wheel instead of the source tree.
+# neither torch nor onnx, and the test suite passes against the installed wheel instead of the source tree.
 # Usage: tools/test_wheel.sh PYTHON   (a Python that has pip; run from the project's root)
 set -euo pipefail
 
@@ -34,7 +34,23 @@ heavy = [name for name in ("onnxruntime", "torch", "onnx", "pydantic") if util.f
 assert not heavy, f"the base install brought {heavy}"
 PY
 
-# 2. Server and ONNX-only compressor from the wheel, without torch: the suite, less what needs torch.
+# 2. The server alone: nothing of the compressor's comes along, and it starts without onnxruntime where others
+# hold the sessions.
+new_environment server "${wheel}[server]"
+"$out/server/bin/flyweight" serve --help >/dev/null
+"$out/server/bin/flyweight" check --help >/dev/null
+"$out/server/bin/flyweight" token --name wheel >/dev/null 2>&1
+"$out/server/bin/python" - <<'PY'
+import importlib.util as util
+import sys
+import flyweight.server.app
+import flyweight.server.cli
+theirs = [name for name in ("torch", "onnx", "scipy", "sympy", "matplotlib", "rich") if util.find_spec(name)]
+assert not theirs, f"the server's install brought {theirs}"
+assert "onnxruntime" not in sys.modules, "the server imports onnxruntime before it needs it"
+PY
+
+# 3. Server and ONNX-only compressor from the wheel, without torch: the suite, less what needs torch.
 new_environment suite "${wheel}[server,compressor]"
 "$out/suite/bin/python" -m pip install --quiet -c constraints.txt --group test
 "$out/suite/bin/python" -c '

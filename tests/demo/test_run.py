@@ -67,6 +67,9 @@ def test_after_ctrl_c_under_traffic_nothing_stays_behind(
     assert process.returncode == 130
     assert errors.strip() == "demo: interrupted; everything it started has ended."
     assert processes_of(tmp_path) == []
+    # The variant that was to be hot-loaded is in the repository again.
+    assert not (tmp_path / "held-back").exists()
+    assert (tmp_path / "repository" / "digits" / "distilled" / "manifest.json").is_file()
 
 
 def test_after_sigterm_while_compressing_nothing_stays_behind(

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from flyweight.server.metrics import Metrics
+
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "flyweight"
 VALUES_FOLDER = Path(__file__).parent / "values"
@@ -97,3 +99,11 @@ def claim() -> list[str]:
 @pytest.fixture(scope="session")
 def chart() -> Path:
     return CHART
+
+
+@pytest.fixture(scope="session")
+def exposed() -> set[str]:
+    """Give the names of all series that a server has."""
+    series = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
+    families = Metrics(triton_names=False).registry.collect()
+    return {family.name + suffix for family in families for suffix in series[family.type]}

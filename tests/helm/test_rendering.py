@@ -5,8 +5,8 @@ import pytest
 
 from flyweight.server.cli import serve
 
-# kubernetes-validate knows no custom resources; test_service_monitor.py looks at this one.
-CUSTOM = {"ServiceMonitor"}
+# kubernetes-validate knows no custom resources; test_service_monitor.py and test_alert_rules.py do.
+CUSTOM = {"ServiceMonitor", "PrometheusRule"}
 
 CONFIG_MAP = ",repository.configMap.".join(
     ["repository.kind=configMap", "name=m", "items[0].key=k", "items[0].path=m/1/model.onnx"]
@@ -21,6 +21,11 @@ def one(objects, kind):
 def container(objects):
     (found,) = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     return found
+
+
+def volumes_of(objects):
+    pod = one(objects, "Deployment")["spec"]["template"]["spec"]
+    return {volume["name"]: volume for volume in pod["volumes"]}
 
 
 def test_lint_finds_nothing(helm, values):
@@ -51,6 +56,7 @@ def test_everything_optional_can_be_switched_on(render, claim):
         "HorizontalPodAutoscaler",
         "NetworkPolicy",
         "PodDisruptionBudget",
+        "PrometheusRule",
         "ServiceMonitor",
     }
 
@@ -114,11 +120,79 @@ def test_values_reach_the_command_line(render, claim):
     assert args[-1] == "--poll-seconds=2"
 
 
+# Unlike the server's own: it is reached over a network, through balancers, and its log is read by machines.
+CHART_DEFAULTS = {
+    "host": "0.0.0.0",
+    "metrics_host": "0.0.0.0",
+    "allow_control": False,
+    "upload_megabytes": 0,
+    "log_format": "json",
+    "shutdown_delay_seconds": 5.0,
+    "max_connection_age_seconds": 300.0,
+    "max_connection_age_grace_seconds": 0.0,
+}
+
+
+def test_defaults_are_the_servers_but_for_those_with_a_reason(render, tmp_path):
+    command, _, *arguments = container(render())["args"]
+
+    chart = serve.make_context(command, [str(tmp_path), *arguments]).params
+    server = serve.make_context("serve", [str(tmp_path)]).params
+
+    assert {name: value for name, value in chart.items() if value != server[name]} == CHART_DEFAULTS
+
+
+def test_every_option_of_the_server_is_a_value_or_left_out_for_a_reason(render, claim):
+    """A new option is to be thought of here too."""
+    left_out = {
+        "-h": "help",
+        "--watch": "polling stays beside it",
+        "--shared-memory": "pods share no /dev/shm with their callers",
+    }
+    rendered = " ".join(
+        container(render(*claim, "--set", "server.sessionEntries.a=b,tls.clientCertificates=true"))["args"]
+    )
+
+    missing = {
+        option.opts[0]
+        for option in serve.params
+        if option.opts[0].startswith("-")
+        and not any(name in rendered for name in (*option.opts, *option.secondary_opts))
+    }
+
+    assert missing <= left_out.keys()
+
+
+def test_what_may_be_written_to_is_a_volume(render, claim):
+    """The root is read-only: folders for uploads, traces and temporary files are the pod's own."""
+    objects = render(*claim)
+    volumes = volumes_of(objects)
+    writable = {each["name"] for each in container(objects)["volumeMounts"] if not each.get("readOnly")}
+
+    assert writable == {"repository", "tmp", "uploads", "traces"}
+    assert volumes["uploads"]["emptyDir"] == {"sizeLimit": "2112Mi"}
+    assert volumes["traces"]["emptyDir"] == {"sizeLimit": "1Gi"}
+    assert volumes["repository"]["persistentVolumeClaim"]["readOnly"] is False
+
+
+def test_secrets_are_mounted_as_folders_so_that_changes_arrive(render, claim):
+    """Kubernetes never updates what is mounted by subPath."""
+    objects = render(*claim)
+    volumes = volumes_of(objects)
+    mounts = {each["name"]: each for each in container(objects)["volumeMounts"]}
+
+    assert volumes["access"]["secret"] == {"secretName": "callers"}
+    assert volumes["tls"]["secret"] == {"secretName": "flyweight-tls"}
+    assert all("subPath" not in mounts[name] and mounts[name]["readOnly"] for name in ("access", "tls"))
+    assert "--access=/access/access.yaml" in container(objects)["args"]
+
+
 def test_the_server_knows_its_arguments(render, values, tmp_path):
     """`flyweight serve` itself parses them; only the paths are replaced, for they must exist."""
-    (tmp_path / "pem").touch()
+    (tmp_path / "file").touch()
     found = {"/models": str(tmp_path)} | {
-        f"--tls-{name}": f"--tls-{name}={tmp_path / 'pem'}" for name in ("cert", "key", "client-ca")
+        f"--{name}": f"--{name}={tmp_path / 'file'}"
+        for name in ("tls-cert", "tls-key", "tls-client-ca", "access")
     }
     command, *arguments = container(render(*values))["args"]
 

@@ -9,6 +9,7 @@
 #   BASE=debian    make the base image from Debian packages with mmdebstrap, instead of pulling it
 #   BUILD_FLAGS    more flags for `buildah build`, for example a proxy's certificates: -v /etc/ssl/certs:/etc/ssl/certs:ro
 #   RUN_FLAGS      more flags for `podman run`
+#   RUNTIME        what --runtime says; process, which asks more of the container, when not said
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -58,6 +59,7 @@ engine run --detach --name "$name" --network host --read-only --tmpfs /tmp --cap
     --security-opt no-new-privileges --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 \
     --volume "$work/repository:/models:ro" ${RUN_FLAGS:-} "$image" \
     serve /models --host 127.0.0.1 --port 8001 --metrics-host 127.0.0.1 --metrics-port 8002 --drain-seconds 5 \
+    --runtime "${RUNTIME:-process}" \
     >/dev/null
 
 "$python" "$root/tests/image/ask.py" 127.0.0.1:8001 http://127.0.0.1:8002/metrics || {

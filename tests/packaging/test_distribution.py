@@ -24,7 +24,10 @@ def test_every_part_is_importable(part: str) -> None:
 
 def test_subcommands_are_entry_points() -> None:
     names = {entry.name for entry in entry_points(group="flyweight.commands")}
-    assert names == {"serve", "check", "compress", "report", "passes", "predict", "models"}
+    assert names == {
+        *("serve", "check", "token", "compress", "report", "passes", "predict", "models"),
+        *("traffic", "promote", "rollback", "load", "unload"),
+    }
 
 
 def test_the_version_is_the_distributions() -> None:

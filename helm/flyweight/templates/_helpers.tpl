@@ -55,19 +55,64 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - --metrics-host=0.0.0.0
 - --metrics-port=8002
 {{- with .Values.server }}
+- --runtime={{ .runtime }}
 - --poll-seconds={{ .pollSeconds }}
+- --load-threads={{ int .loadThreads }}
 - --max-in-flight={{ int .maxInFlight }}
+- --max-in-flight-per-client={{ int .maxInFlightPerClient }}
 - --max-running={{ int .maxRunning }}
 - --threads={{ int .threads }}
-- --max-message-megabytes={{ int .maxMessageMegabytes }}
+{{- range $key, $value := .sessionEntries }}
+- {{ printf "--session-entry=%s=%s" $key $value | quote }}
+{{- end }}
+- --response-cache-megabytes={{ int .responseCacheMegabytes }}
+- {{ ternary "--memory-guard" "--no-memory-guard" .memoryGuard }}
+- --memory-limit-megabytes={{ int .memoryLimitMegabytes }}
+- {{ ternary "--measure-memory" "--no-measure-memory" .measureMemory }}
 - --model-control={{ .modelControl }}
 - {{ ternary "--allow-control" "--no-allow-control" .allowControl }}
+- --compat={{ .compat }}
+- {{ ternary "--triton-metrics" "--no-triton-metrics" .tritonMetrics }}
 {{- if .strict }}
 - --strict
 {{- end }}
 - --log-format={{ .logFormat }}
+- --log-level={{ .logLevel }}
+{{- if .accessLog }}
+- --access-log
+{{- end }}
 - --shutdown-delay-seconds={{ .shutdownDelaySeconds }}
 - --drain-seconds={{ .drainSeconds }}
+{{- end }}
+{{- with .Values.limits }}
+- --max-message-megabytes={{ int .maxMessageMegabytes }}
+- --max-tensor-megabytes={{ int .maxTensorMegabytes }}
+- --max-string-megabytes={{ int .maxStringMegabytes }}
+- --max-tensors={{ int .maxTensors }}
+- --max-metadata-bytes={{ int .maxMetadataBytes }}
+{{- end }}
+{{- with .Values.connections }}
+- --max-connections={{ int .max }}
+- --max-connection-age-seconds={{ .maxAgeSeconds }}
+- --max-connection-age-grace-seconds={{ .maxAgeGraceSeconds }}
+- --max-connection-idle-seconds={{ .maxIdleSeconds }}
+- --keepalive-seconds={{ .keepaliveSeconds }}
+- --keepalive-timeout-seconds={{ .keepaliveTimeoutSeconds }}
+- --min-ping-seconds={{ .minPingSeconds }}
+- --handshake-seconds={{ .handshakeSeconds }}
+- --compression={{ .compression }}
+{{- end }}
+{{- if .Values.uploads.enabled }}
+- --upload-folder=/uploads
+- --upload-megabytes={{ int .Values.uploads.megabytes }}
+{{- else }}
+- --upload-megabytes=0
+{{- end }}
+{{- if .Values.traces.enabled }}
+- --trace-folder=/traces
+{{- end }}
+{{- if .Values.access.enabled }}
+- --access=/access/{{ .Values.access.key }}
 {{- end }}
 {{- if .Values.tls.enabled }}
 - --tls-cert=/tls/tls.crt
@@ -100,7 +145,7 @@ name: repository
 {{- if eq .kind "existingClaim" }}
 persistentVolumeClaim:
   claimName: {{ .existingClaim | quote }}
-  readOnly: true
+  readOnly: {{ not .writable }}
 {{- else if eq .kind "configMap" }}
 configMap:
   name: {{ .configMap.name | quote }}
