@@ -1,6 +1,8 @@
 """Status codes become errors, and errors are sentences."""
 
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import grpc
@@ -60,6 +62,18 @@ def test_the_sentence_names_the_target_the_call_the_reason_and_the_code(call: An
 def test_a_server_that_is_not_there_is_named_by_its_address(call: Any) -> None:
     with pytest.raises(Unavailable, match=r"nobody answers at 127\.0\.0\.1:1 "):
         call("127.0.0.1:1", "server", settings=ONCE)
+
+
+def test_a_metrics_port_is_told_from_a_grpc_port(call: Any) -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with pytest.raises(Unavailable, match="speaks HTTP/1 and no gRPC"):
+                call(f"127.0.0.1:{server.server_port}", "server", settings=ONCE)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_response_that_contradicts_itself_is_no_answer(

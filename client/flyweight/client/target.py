@@ -133,8 +133,8 @@ class Target:
         # HTTP/2 knows no frame of such a type; the letters of HTTP/1 are.
         if frame is not None and chr(int(frame[1])).isalpha():
             return (
-                f"{self.address} speaks HTTP/1 and no gRPC, as a server's metrics port does; give its gRPC port, "
-                "8001 unless it was told another."
+                f"{self.address} speaks HTTP/1 and no gRPC, as a server's metrics port does; give its gRPC "
+                "port, 8001 unless it was told another."
             )
         encrypted = "this client uses TLS" if self.credentials is not None else "this client uses no TLS"
         return (

@@ -51,8 +51,8 @@ def test_traffic_memory_and_reasons_have_columns_where_the_server_tells_them() -
         "",
         "digits: x FP32 [-1, 2] -> y FP32 [-1]",
         "",
-        "memory: what the server grew by while loading (load_pss), the runtime's own with the first; to",
-        "compare variants take the memory in `flyweight report`, or validated_pss in the server's metrics.",
+        "memory: what the variant adds to a process that holds only it (own_pss in the server's metrics);",
+        "until that is measured, what the server grew by while it loaded (load_pss), whatever else it did.",
     ]
 
 
@@ -86,3 +86,29 @@ def test_a_server_that_is_not_there_is_one_sentence(run: Any) -> None:
     done = run("models", "--url", "127.0.0.1:1")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("flyweight: error: nobody answers at 127.0.0.1:1")
+
+
+def test_one_model_can_be_asked_for(run: Any, digits: FakeServer) -> None:
+    done = run("models", "digits", "--url", digits.address)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[1].split() == ["digits", "baseline", "READY"]
+
+
+def test_a_model_that_is_not_there_is_told_with_those_that_are(run: Any, digits: FakeServer) -> None:
+    done = run("models", "digit", "--url", digits.address)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        f"flyweight: error: the server at {digits.address} has no model 'digit'; its models are digits.\n"
+    )
+
+
+def test_an_address_in_the_place_of_a_model_is_told_where_it_goes(run: Any, digits: FakeServer) -> None:
+    done = run("models", "10.0.0.7:8001", "--url", digits.address)
+    assert done.err.endswith("its models are digits; a server's address goes after --url.\n")
+
+
+def test_where_no_memory_is_told_its_legend_is_left_out() -> None:
+    assert text(Listing("u", STATES[2:], {}, {})).splitlines() == [
+        "model  variant  state        role  traffic  memory  reason",
+        "empty  -        UNAVAILABLE  -           -       -  no variant",
+    ]

@@ -151,3 +151,11 @@ def test_a_failure_of_the_server_is_told(run: Any, digits: FakeServer, data: Pat
 def test_nothing_is_sent_when_the_answers_could_not_be_kept(run: Any, digits: FakeServer, data: Path) -> None:
     run("predict", "digits", "--data", data, "--url", digits.address, "--out", "/nowhere/o.npz")
     assert not digits.requests
+
+
+def test_a_model_and_a_file_that_are_swapped_are_told_in_order(
+    run: Any, digits: FakeServer, data: Path
+) -> None:
+    done = run("predict", data, "--data", "digits", "--url", digits.address)
+    assert done.code == 2
+    assert done.err.endswith(f"flyweight predict digits --data {data}\n")
