@@ -10,6 +10,11 @@ DATA_FOLDER ?=
 # More options for the demo (DEMO_ARGS=--quick) and for pytest (TEST_ARGS="-k wire").
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# The server that `make conformance` asks.
+ADDRESS ?=
+# More options for `make bench` and `make bench-serve`, and where the latter installs other servers (2.5 GB).
+BENCH_ARGS ?=
+PEERS ?= build/peers
 # What `make breaking` compares the contracts with.
 AGAINST ?= origin/main
 
@@ -18,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := protos server client compressor benchmarks demo tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-wheel lint format types contracts protos protos-check breaking bench figures clean
+.PHONY: help demo test test-wheel lint format types contracts protos protos-check breaking bench conformance figures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
@@ -80,8 +85,11 @@ protos-check: protos ## Fail when the committed generated code or the contracts'
 breaking: $(VENV)/.lint ## Fail when the contracts broke since AGAINST (default origin/main)
 	bash tools/check_breaking.sh $(abspath $(BIN))/buf $(AGAINST)
 
-bench: $(VENV)/.test ## Time the server against bare grpcio servers and raw onnxruntime
-	$(BIN)/python tests/bench/serving.py
+bench: $(VENV)/.test ## Time the server against bare gRPC servers and raw onnxruntime (BENCH_ARGS=--quick)
+	$(BIN)/python -m benchmarks.serving $(BENCH_ARGS)
+
+bench-serve: $(VENV)/.test ## The same beside six other servers, each in its own environment below PEERS
+	$(BIN)/python -m benchmarks.serving --peers all --isolated --environments $(PEERS) $(BENCH_ARGS)
 
 figures: $(VENV)/.demo ## Write the figures of the last demo into the README
 	$(BIN)/python -m tools.readme_figures
