@@ -21,7 +21,8 @@ SERVICE: Final = "inference.GRPCInferenceService"
 _RETRY_BUFFER_BYTES: Final = 16 << 20
 
 # A server that restarts is back within a second, and retries only help when the channel has reconnected by
-# then; gRPC's own first wait is 1 s and its longest 120 s.
+# then; gRPC's own first wait is 1 s and its longest 120 s. Its "min" is left alone: by that name it is also the
+# time that an attempt to connect gets, which on a busy machine may take longer than any wait.
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 5000
 
@@ -66,7 +67,6 @@ def options(settings: Settings) -> Options:
         ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
         ("grpc.service_config", service_config(settings.retry)),
         ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
-        ("grpc.min_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
         ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
         ("grpc.primary_user_agent", "flyweight-client"),
     ]
