@@ -2,8 +2,8 @@
 
 Callers ask without a pause, by single calls and on streams, while one variant after the other is published in
 the place of the last. Printed are RSS, PSS and open files over time, and the slope of PSS by least squares
-after a time to settle: in KB for 1,000 requests and for each swap, both taken from the same curve. Answers are
-checked, and every one that is wrong or missing is a failure (exit code 1).
+after a time to settle: in KB for 1,000 requests and for each swap, both taken from the same curve. Answers
+are checked, and every one that is wrong or missing is a failure (exit code 1).
 """
 
 import argparse

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from flyweight.server.batching.scheduler import Scheduler
@@ -25,6 +26,7 @@ from flyweight.server.rpc.inside import Inside
 from flyweight.server.rpc.methods import SERVICE_NAMES, all_methods
 from flyweight.server.rpc.reflection import Reflection
 from flyweight.server.runtime.entries import FactoryWithEntries
+from flyweight.server.runtime.headroom import free_bytes
 from flyweight.server.runtime.kinds import make_factory
 from flyweight.server.runtime.probing import Prober
 from flyweight.server.runtime.seam import RuntimeFactory
@@ -70,24 +72,19 @@ class Server:
         self._settings = settings
         self._ready = threading.Event()
         self._metrics = Metrics(triton_names=settings.triton_metrics)
-        self._prober = Prober() if settings.measure_memory else None
+        self._prober = (
+            Prober(free_bytes=partial(free_bytes, settings.memory_limit_bytes))
+            if settings.measure_memory
+            else None
+        )
         self._health = Health(SERVICE_NAMES)
         self._gate = Gate(settings.max_in_flight)
         self._scheduler = Scheduler(settings.runs_at_once())
         self._manager = Manager(
-            ManagerSettings(
-                settings.repository,
-                settings.poll_seconds,
-                explicit=settings.model_control is ModelControl.EXPLICIT,
-                intra_op_threads=settings.threads,
-                load_threads=settings.loads_at_once(),
-                watch=settings.watch,
-                upload_folder=settings.upload_folder,
-                most_upload_bytes=settings.max_upload_bytes,
-                memory_guard=settings.memory_guard,
-                memory_limit_bytes=settings.memory_limit_bytes,
+            _manager_settings(settings),
+            _with_entries(
+                factory or make_factory(settings.runtime, self._prober, settings.runs_at_once()), settings
             ),
-            self._with_entries(factory or make_factory(settings.runtime, self._prober)),
             observers=(self._metrics, self._health),
         )
         self._extensions = Extensions.from_settings(settings)
@@ -118,17 +115,13 @@ class Server:
         self._carrier = GrpcioCarrier(
             settings,
             methods,
-            self._scheduler.advance,
+            self._scheduler,
             access.check,
             wording,
             AccessLog(is_on=settings.access_log),
         )
         self._endpoint: Endpoint | None = None
         self._manager_started = False
-
-    def _with_entries(self, factory: RuntimeFactory) -> RuntimeFactory:
-        entries = self._settings.session_entries
-        return FactoryWithEntries(factory, entries) if entries else factory
 
     def start(self) -> Started:
         """Start, and return once the repository is served.
@@ -207,3 +200,23 @@ class Server:
         if self._endpoint is not None:
             self._endpoint.close()
         return is_drained
+
+
+def _manager_settings(settings: ServerSettings) -> ManagerSettings:
+    return ManagerSettings(
+        settings.repository,
+        settings.poll_seconds,
+        explicit=settings.model_control is ModelControl.EXPLICIT,
+        intra_op_threads=settings.threads,
+        load_threads=settings.loads_at_once(),
+        watch=settings.watch,
+        upload_folder=settings.upload_folder,
+        most_upload_bytes=settings.max_upload_bytes,
+        memory_guard=settings.memory_guard,
+        memory_limit_bytes=settings.memory_limit_bytes,
+    )
+
+
+def _with_entries(factory: RuntimeFactory, settings: ServerSettings) -> RuntimeFactory:
+    entries = settings.session_entries
+    return FactoryWithEntries(factory, entries) if entries else factory

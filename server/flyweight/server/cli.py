@@ -1,6 +1,5 @@
 """The commands `flyweight serve` and `flyweight check`."""
 
-import json
 import logging
 import os
 import signal
@@ -13,7 +12,8 @@ import click
 from pydantic import TypeAdapter
 
 from flyweight.server.app import Server
-from flyweight.server.checking import CheckReport, check_repository, refuse_mistaken_path
+from flyweight.server.check_command import check
+from flyweight.server.checking import refuse_mistaken_path
 from flyweight.server.help import SectionedCommand
 from flyweight.server.logs import configure_logging, warn_of_open_doors
 from flyweight.server.runtime.kinds import RuntimeKind
@@ -29,9 +29,10 @@ from flyweight.server.serve_options import (
     read_entries,
     size_options,
 )
-from flyweight.server.settings import MEGABYTE, Compat, ModelControl, ServerSettings
+from flyweight.server.settings import Compat, ModelControl, ServerSettings
 
-_FAULTY: Final = 2
+__all__ = ["check", "serve"]
+
 _NOT_DRAINED: Final = 1
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _PORT: Final = click.IntRange(0, 65535)
@@ -232,23 +233,12 @@ def serve(**options: object) -> int:
     """
     # Before anything has threads.
     keep_one_heap()
-    settings = _settings(options)
+    nest(options)
+    settings = TypeAdapter(ServerSettings).validate_python(options)
     refuse_mistaken_path(settings.repository)
     configure_logging(settings.log_format, settings.log_level)
     warn_of_open_doors(settings)
     return _run(Server(settings))
-
-
-def _settings(options: dict[str, object]) -> ServerSettings:
-    nest(options)
-    for name in ("upload", "memory_limit"):
-        megabytes = options.pop(f"{name}_megabytes")
-        assert isinstance(megabytes, int)
-        options["max_upload_bytes" if name == "upload" else "memory_limit_bytes"] = megabytes * MEGABYTE
-    cache_megabytes = options.pop("response_cache_megabytes")
-    assert isinstance(cache_megabytes, int)
-    options["response_cache_bytes"] = cache_megabytes * MEGABYTE
-    return TypeAdapter(ServerSettings).validate_python(options)
 
 
 def _run(server: Server) -> int:
@@ -279,50 +269,3 @@ def _run(server: Server) -> int:
         logging.shutdown()
         os._exit(_NOT_DRAINED)
     return 0
-
-
-@click.command(
-    epilog="""\b
-Examples:
-  flyweight check repository
-  flyweight check repository --json | jq .faults
-"""
-)
-@click.argument("repository", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-@click.option(
-    "--timeout",
-    "timeout_seconds",
-    type=Seconds(0.0, min_open=True),
-    default=300.0,
-    show_default=True,
-    help="Seconds that loading everything may take.",
-)
-def check(repository: Path, *, as_json: bool, timeout_seconds: float) -> int:
-    """Load everything in REPOSITORY as the server would, and say what is wrong with it.
-
-    Digests, manifests, models, golden outputs, config.pbtxt and traffic.yaml are looked at. The exit code is
-    0 when all is well, and 2 with a sentence on standard error for each fault. A variant that
-    can be served but does not come from where its manifest says is a warning.
-    """
-    refuse_mistaken_path(repository)
-    report = check_repository(repository, timeout_seconds)
-    if as_json:
-        click.echo(json.dumps(report.document(), indent=2))
-    else:
-        _print(report)
-    return _FAULTY if report.faults else 0
-
-
-def _print(report: CheckReport) -> None:
-    for variant in report.variants:
-        click.echo(
-            f"{variant.model}/{variant.variant}: {variant.role}, {variant.share:.0%} of the traffic, "
-            f"{variant.file_bytes:,} bytes"
-        )
-    for warning in report.warnings:
-        click.echo(f"flyweight: warning: {warning}", err=True)
-    for fault in report.faults:
-        click.echo(f"flyweight: error: {fault}", err=True)
-    if not report.faults:
-        click.echo(f"{report.repository} is fine: {len(report.variants)} variants can be served.")

@@ -28,6 +28,16 @@ _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _CONNECTIONS: Final = ConnectionSettings()
 _LIMITS: Final = RequestLimits()
 
+# Options that are given in megabytes, and what the settings have in bytes.
+_MEGABYTES: Final = {
+    "max_message_megabytes": "max_message_bytes",
+    "max_tensor_megabytes": "max_tensor_bytes",
+    "max_string_megabytes": "max_string_bytes",
+    "upload_megabytes": "max_upload_bytes",
+    "memory_limit_megabytes": "memory_limit_bytes",
+    "response_cache_megabytes": "response_cache_bytes",
+}
+
 SECTIONS: Final[Mapping[str, Sequence[str]]] = {
     "Addresses": ("--host", "--port", "--metrics-host", "--metrics-port", "--triton-metrics"),
     "Models": (
@@ -37,10 +47,6 @@ SECTIONS: Final[Mapping[str, Sequence[str]]] = {
         "--poll-seconds",
         "--watch",
         "--load-threads",
-        "--memory-guard",
-        "--memory-limit-megabytes",
-        "--upload-folder",
-        "--upload-megabytes",
         "--memory-guard",
         "--memory-limit-megabytes",
         "--upload-folder",
@@ -287,10 +293,10 @@ def nest(options: dict[str, object]) -> None:
         click.UsageError: options contradict each other.
     """
     _nest_tls(options)
-    for name in ("message", "tensor", "string"):
-        megabytes = options.pop(f"max_{name}_megabytes")
+    for option, setting in _MEGABYTES.items():
+        megabytes = options.pop(option)
         assert isinstance(megabytes, int)
-        options[f"max_{name}_bytes"] = megabytes * MEGABYTE
+        options[setting] = megabytes * MEGABYTE
     for name, kind in (("connections", ConnectionSettings), ("limits", RequestLimits)):
         options[name] = {field.name: options.pop(field.name) for field in fields(kind)}
     options["session_entries"] = options.pop("session_entry")

@@ -170,6 +170,16 @@ def test_a_callers_deadline_ends_its_wait(ticket: MakeTicket) -> None:
     assert queue.next_expiry() is None
 
 
+def test_nobody_is_looked_at_before_somebody_may_be_due(
+    ticket: MakeTicket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = filled(queue_of(), *(ticket(deadline_seconds=1001.0 + number).job for number in range(3)))
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchQueue, "_is_due", None)
+        assert queue.expire(1000.9) == []
+    assert len(queue.expire(1002.0)) == 2
+
+
 def test_a_queues_timeout_ends_the_wait_of_all(ticket: MakeTicket) -> None:
     early, late = ticket(arrived=1000.0).job, ticket(arrived=1001.0).job
     queue = filled(queue_of(queue=QueuePolicy(default_timeout_seconds=2.0)), early, late)

@@ -39,6 +39,18 @@ def test_what_has_arrived_when_a_run_may_begin_shares_it(floor: Any, trial: Make
     assert runtime.log == [[-1], [1, 2, 2, 3, 3, 3]]
 
 
+@pytest.mark.parametrize(("slots", "runs"), [(1, [[1, 2]]), (2, [[1], [2]])])
+def test_a_free_slot_gets_its_share_of_those_who_wait(
+    floor_of: FloorOf, trial: MakeTrial, slots: int, runs: list[list[float]]
+) -> None:
+    floor, runtime = floor_of(slots), trial()
+    lane = floor.lane(runtime, merging=Merging.MEASURED)
+    tickets = [floor.submit(lane, value=float(value)) for value in (1, 2)]
+    floor.scheduler.advance()
+    floor.rest(*tickets)
+    assert sorted(runtime.log) == runs
+
+
 def test_those_who_share_a_run_are_told_so_and_it_is_counted_once(floor: Any, trial: MakeTrial) -> None:
     runtime = trial(seconds=0.25)
     lane = floor.lane(runtime)
@@ -254,6 +266,41 @@ def test_a_delay_is_waited_for_and_then_run(floor: Any, trial: MakeTrial) -> Non
     floor.scheduler.advance()
     floor.rest(first, second)
     assert runtime.log == [[1, 2]]
+
+
+def test_a_delay_that_ends_between_two_looks_at_the_clock_is_not_missed(
+    floor: Any, trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = trial()
+    ticket = floor.submit(floor.lane(runtime, max_delay_seconds=0.5))
+
+    def tick() -> float:
+        floor.clock.seconds += 0.3
+        return floor.clock.seconds
+
+    monkeypatch.setattr(floor.scheduler, "_clock", tick)
+    assert floor.scheduler.advance() == pytest.approx(1000.5)
+    floor.scheduler.advance()
+    floor.rest(ticket)
+
+
+def test_what_a_run_leaves_behind_is_looked_at_again_though_nobody_else_comes(
+    floor: Any, trial: MakeTrial, poll: Callable[[Callable[[], bool]], None]
+) -> None:
+    runtime = trial()
+    lane = floor.lane(runtime, max_delay_seconds=0.5)
+    floor.hold_up(floor.lane(runtime), runtime)
+    early = floor.submit(lane, rows=8)
+    floor.clock.seconds += 0.6
+    late = floor.submit(lane)
+    assert floor.scheduler.advance() == floor.clock() + 0.5
+    runtime.go_on.release()
+    early.outcome()
+    poll(lambda: not floor.scheduler._running)
+    assert not late.settled.is_set()
+    floor.clock.seconds += 0.5
+    floor.scheduler.advance()
+    floor.rest(late)
 
 
 def test_a_full_run_waits_for_no_delay(floor: Any, trial: MakeTrial) -> None:

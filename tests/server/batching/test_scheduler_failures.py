@@ -1,5 +1,6 @@
 """What becomes of a run that fails, and of whoever shared it."""
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -103,3 +104,20 @@ def test_slots_come_back_whatever_happens(floor: Any, trial: MakeTrial) -> None:
         floor.run(lane).outcome()
     runtime.fails = lambda _: None
     assert floor.run(lane).answer() == [2]
+
+
+def test_a_run_for_which_no_thread_can_be_had_is_done_on_the_one_that_brings_requests(
+    floor: Any, trial: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    runtime = trial()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        ticket = floor.run(floor.lane(runtime))
+        assert ticket.answer() == [2]
+    assert runtime.threads == [threading.current_thread().name]
+    assert "limit on processes" in caplog.text
+    # The next one gets its thread.
+    assert floor.run(floor.lane(trial())).answer() == [2]

@@ -110,7 +110,7 @@ def test_a_label_is_served_as_the_variant_that_has_it(manager: Manager) -> None:
 def test_another_server_on_the_repository_follows(start: Callable[[], Manager]) -> None:
     one, other = start(), start()
     one.set_traffic("tiny", split(int8=100), timeout_seconds=SOON)
-    assert other._wait(lambda: other.table.models["tiny"].plan.weights == (("int8", 1.0),), SOON)
+    assert other._board.wait_for(lambda: other.table.models["tiny"].plan.weights == (("int8", 1.0),), SOON)
 
 
 def test_a_promotion_and_its_undoing_survive_a_restart(start: Callable[[], Manager]) -> None:
@@ -168,7 +168,7 @@ def test_a_baseline_that_is_gone_is_not_rolled_back_to(
 ) -> None:
     manager.promote("tiny", "int8", SOON)
     shutil.rmtree(repository / "tiny" / "baseline")
-    assert manager._wait(lambda: "baseline" not in manager.table.models["tiny"].variants, SOON)
+    assert manager._board.wait_for(lambda: "baseline" not in manager.table.models["tiny"].variants, SOON)
     before = traffic_yaml.read_text()
     with pytest.raises(TrafficPlanError, match="'baseline', is not ready; publish it again"):
         manager.roll_back("tiny", SOON)
@@ -262,7 +262,7 @@ def test_a_faulty_file_can_be_set_by_its_revision_and_not_promoted_over(
 ) -> None:
     traffic_yaml.write_text("split: {baseline: 50")
     faulty = revision_of("split: {baseline: 50")
-    assert manager._wait(lambda: manager.table.models["tiny"].revision == faulty, SOON)
+    assert manager._board.wait_for(lambda: manager.table.models["tiny"].revision == faulty, SOON)
     with pytest.raises(TrafficPlanError, match="not valid YAML"):
         manager.promote("tiny", "int8", SOON)
     served = manager.set_traffic("tiny", split(int8=100), faulty, SOON)
@@ -383,4 +383,6 @@ def test_a_change_that_is_not_in_force_in_time_says_so_and_comes(
     with pytest.raises(DeadlineExceeded, match="was written, and is not in force yet"):
         manager.set_traffic("tiny", split(int8=100), timeout_seconds=0.1)
     go.set()
-    assert manager._wait(lambda: manager.table.models["tiny"].plan.weights == (("int8", 1.0),), SOON)
+    assert manager._board.wait_for(
+        lambda: manager.table.models["tiny"].plan.weights == (("int8", 1.0),), SOON
+    )

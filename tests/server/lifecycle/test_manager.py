@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from flyweight.protos.errors import RepositoryError
-from flyweight.server.errors import DeadlineExceeded, LoadFailed, UnknownModel
+from flyweight.server.errors import DeadlineExceeded, Draining, LoadFailed, UnknownModel
 from flyweight.server.lifecycle.index import IndexEntry, State
 from flyweight.server.lifecycle.manager import Manager, ManagerSettings
 from flyweight.server.lifecycle.observer import NullObserver
@@ -190,3 +191,38 @@ def test_unloading_waits_for_the_last_request(manager: Manager) -> None:
     with manager.lease(pick("int8")), pytest.raises(DeadlineExceeded, match="requests still use it"):
         manager.unload_model("tiny", 0.05)
     assert not manager.table.models
+
+
+def test_whoever_waits_for_a_model_is_told_when_the_server_stops(repository: Path) -> None:
+    go_on, entered = threading.Event(), threading.Event()
+
+    def load(path: Path) -> FakeRuntime:
+        entered.set()
+        assert go_on.wait(SOON)
+        return FakeRuntime()
+
+    manager = Manager(ManagerSettings(repository, explicit=True), FakeFactory(load))
+    manager.start()
+    assert manager.wait_until_settled(SOON)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(manager.load_model, "tiny", 3600.0)
+        assert entered.wait(SOON)
+        manager._board.take_all_out()
+        with pytest.raises(Draining, match="shutting down"):
+            waiting.result(SOON)
+    go_on.set()
+    manager.stop()
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_of_names_that_callers_invent_nothing_is_kept(repository: Path, explicit: bool) -> None:
+    manager = Manager(ManagerSettings(repository, explicit=explicit), FakeFactory(lambda _: FakeRuntime()))
+    manager.start()
+    try:
+        for number in range(3):
+            with pytest.raises(UnknownModel):
+                manager.load_model(f"invented{number}", SOON)
+        assert not manager._board._named
+        assert not manager._board._asked_away
+    finally:
+        manager.stop()

@@ -1,4 +1,4 @@
-"""The memory guard: what is left by cgroup, machine and operator, what a load needs, and what follows."""
+"""The memory guard: what a load needs, and what follows."""
 
 import threading
 from collections.abc import Callable
@@ -9,95 +9,15 @@ import pytest
 
 from flyweight.server.errors import LoadFailed
 from flyweight.server.lifecycle.desired import VariantSource, desire
-from flyweight.server.lifecycle.headroom import Headroom, read_headroom
 from flyweight.server.lifecycle.manager import Manager, ManagerSettings
 from flyweight.server.lifecycle.memory_guard import RESERVE_BYTES, MemoryGuard, Need, need_of, refusal
 from flyweight.server.repository.scan import scan_repository
 from flyweight.server.runtime.fake import FakeFactory, FakeRuntime
+from flyweight.server.runtime.headroom import Headroom
 from flyweight.server.runtime.inline import InlineFactory
 
 SOON = 20.0
 MB = 1_000_000
-NO_LIMIT_V1 = "9223372036854771712"
-
-
-@pytest.fixture
-def proc(tmp_path: Path) -> Path:
-    """Return a /proc of a machine with 64 GB, of which 10 GB are available."""
-    proc = tmp_path / "proc"
-    (proc / "self" / "task" / "1").mkdir(parents=True)
-    (proc / "meminfo").write_text("MemTotal: 64000000 kB\nMemFree: 1 kB\nMemAvailable: 10000000 kB\n")
-    (proc / "self" / "cgroup").write_text("0::/pods/mine\n")
-    return proc
-
-
-def v2(folder: Path, limit: str, used: int, inactive: int = 0) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "memory.max").write_text(f"{limit}\n")
-    (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 1\ninactive_file {inactive}\nactive_file 7\n")
-
-
-def v1(folder: Path, limit: str, used: int, inactive: int = 0) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "memory.limit_in_bytes").write_text(f"{limit}\n")
-    (folder / "memory.usage_in_bytes").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"cache 1\ninactive_file 3\ntotal_inactive_file {inactive}\n")
-
-
-def test_a_cgroup_of_version_2_counts_idle_page_cache_as_free(proc: Path, tmp_path: Path) -> None:
-    v2(tmp_path / "cgroup" / "pods" / "mine", str(500 * MB), 400 * MB, 150 * MB)
-    assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(250 * MB, 500 * MB, "the cgroup")
-
-
-def test_the_tightest_of_all_cgroups_above_counts(proc: Path, tmp_path: Path) -> None:
-    v2(tmp_path / "cgroup" / "pods" / "mine", "max", 10 * MB)
-    v2(tmp_path / "cgroup" / "pods", str(300 * MB), 290 * MB)
-    v2(tmp_path / "cgroup", str(900 * MB), 300 * MB)
-    assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(10 * MB, 300 * MB, "the cgroup")
-
-
-def test_a_container_that_sees_only_its_own_mount_is_limited_by_it(proc: Path, tmp_path: Path) -> None:
-    v2(tmp_path / "cgroup", str(300 * MB), 100 * MB)
-    assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(200 * MB, 300 * MB, "the cgroup")
-
-
-def test_a_cgroup_of_version_1_is_read_too(proc: Path, tmp_path: Path) -> None:
-    (proc / "self" / "cgroup").write_text("8:pids:/\n4:memory:/mine\n3:cpu,cpuacct:/x\n0::/\n")
-    v1(tmp_path / "cgroup" / "memory" / "mine", str(500 * MB), 400 * MB, 50 * MB)
-    v1(tmp_path / "cgroup" / "memory", NO_LIMIT_V1, 400 * MB)
-    assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(150 * MB, 500 * MB, "the cgroup")
-
-
-@pytest.mark.parametrize("limit", ["max", NO_LIMIT_V1, "", "nonsense"])
-def test_without_a_limit_the_machine_counts(proc: Path, tmp_path: Path, limit: str) -> None:
-    v2(tmp_path / "cgroup" / "pods" / "mine", limit, 1)
-    found = read_headroom(0, proc, tmp_path / "cgroup")
-    assert found == Headroom(10_000_000 * 1024, 64_000_000 * 1024, "this machine")
-
-
-def test_where_nothing_tells_nothing_is_known(tmp_path: Path) -> None:
-    assert read_headroom(0, tmp_path / "none", tmp_path / "none") is None
-
-
-def test_the_operators_limit_is_for_the_process_and_all_it_started(proc: Path, tmp_path: Path) -> None:
-    def process(name: str, pss_kb: int, children: str) -> None:
-        (proc / name / "task" / "1").mkdir(parents=True, exist_ok=True)
-        (proc / name / "task" / "1" / "children").write_text(children)
-        (proc / name / "smaps_rollup").write_text(f"Rss: 1 kB\nPss: {pss_kb} kB\n")
-
-    process("self", 1000, "71 72 ")
-    process("71", 2000, "73")
-    process("72", 3000, "")
-    process("73", 4000, "99")
-    found = read_headroom(20_000 * 1024, proc, tmp_path / "none")
-    assert found == Headroom(10_000 * 1024, 20_000 * 1024, "--memory-limit-megabytes")
-
-
-def test_this_machine_tells_something() -> None:
-    found = read_headroom()
-    assert found is not None
-    assert 0 < found.left_bytes <= found.limit_bytes
 
 
 def source_of(root: Path, variant: str, model: str = "tiny") -> VariantSource:
@@ -243,6 +163,6 @@ def test_a_refused_load_is_tried_again_when_there_is_room(
         assert manager.wait_until_settled(SOON)
         assert not manager.table.models
         left[0] = 500 * MB
-        assert manager._wait(lambda: len(manager.table.models) == 1, SOON)
+        assert manager._board.wait_for(lambda: len(manager.table.models) == 1, SOON)
     finally:
         manager.stop()

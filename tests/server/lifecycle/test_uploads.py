@@ -142,7 +142,9 @@ def test_an_upload_of_which_a_part_fails_is_taken_back_whole(manager: Manager, m
         manager.load_model(
             "tiny", SOON, Upload(everything, {"2/model.onnx": model(7.0), "1/model.onnx": b"no model"})
         )
-    assert manager._wait(lambda: sorted(manager.table.models["tiny"].variants) == ["baseline", "int8"], SOON)
+    assert manager._board.wait_for(
+        lambda: sorted(manager.table.models["tiny"].variants) == ["baseline", "int8"], SOON
+    )
     assert answer(manager) == 2.0
 
 

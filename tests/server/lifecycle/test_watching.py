@@ -265,7 +265,7 @@ def await_ready(manager: Manager, *variants: str, model: str = "tiny") -> None:
         served = manager.table.models.get(model)
         return sorted(served.variants if served else []) == sorted(variants)
 
-    assert manager._wait(is_there, SOON)
+    assert manager._board.wait_for(is_there, SOON)
 
 
 def test_a_published_variant_is_served_without_a_poll(hourly: Manager, publish: Any) -> None:
@@ -294,7 +294,7 @@ def test_a_plain_copy_in_progress_is_served_when_it_is_whole(
 def test_a_repository_that_is_removed_and_made_again_is_followed(hourly: Manager, publish: Any) -> None:
     root = hourly._settings.repository
     root.rename(root.with_name("unmounted"))
-    assert hourly._wait(lambda: bool(hourly._board.picture().emission.error), SOON)  # type: ignore[union-attr]
+    assert hourly._board.wait_for(lambda: bool(hourly._board.picture().emission.error), SOON)  # type: ignore[union-attr]
     await_ready(hourly, "baseline", "int8")
     root.mkdir()
     publish("fp16", 2.0)

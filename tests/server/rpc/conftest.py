@@ -289,7 +289,7 @@ class Served:
     ) -> None:
         self.bench, self.health = bench, Health()
         every = [*bench.methods, *self.health.methods, *Reflection(SERVICE_NAMES).methods, *methods]
-        self.carrier = GrpcioCarrier(settings, every, bench.scheduler.advance, **options)
+        self.carrier = GrpcioCarrier(settings, every, bench.scheduler, **options)
         self.port = self.carrier.bind()
         self.carrier.start()
         self.channel = self.connect()

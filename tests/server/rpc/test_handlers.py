@@ -16,6 +16,8 @@ from flyweight.server.errors import (
 from flyweight.server.lifecycle.index import IndexEntry, State
 from flyweight.server.lifecycle.table import RoutingTable
 from flyweight.server.rpc.call import Call
+from flyweight.server.rpc.records import Answerer, Record
+from flyweight.server.rpc.statistics import Statistics
 
 CALL = Call()
 
@@ -150,6 +152,17 @@ def test_counts_requests_and_rows_by_variant(
     assert [(batch.batch_size, batch.compute_infer.count) for batch in busy.batch_stats] == [(1, 1), (3, 2)]
     assert busy.last_inference > 0
     assert 1000 in [memory.byte_size for memory in busy.memory_usage]
+
+
+def test_of_a_variant_only_so_many_sizes_of_runs_are_told_apart(bench: Any) -> None:
+    statistics = Statistics(bench.models)
+    for rows in range(1, 1001):
+        record = Record(answerer=Answerer("tiny", "int8"), rows=rows, batch_rows=rows, leads_run=True)
+        statistics.record(record)
+    body = statistics.model_statistics(pb.ModelStatisticsRequest(name="tiny").SerializeToString(), CALL)
+    _, busy = pb.ModelStatisticsResponse.FromString(body).model_stats
+    assert busy.execution_count == 1000
+    assert len(busy.batch_stats) == 256
 
 
 def test_lists_variants_with_their_shares(bench: Any) -> None:

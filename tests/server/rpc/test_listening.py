@@ -9,6 +9,7 @@ import grpc
 import pytest
 import trustme
 
+from flyweight.server.batching.scheduler import Scheduler
 from flyweight.server.errors import StartError
 from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
 from flyweight.server.settings import ServerSettings, TlsFiles
@@ -22,7 +23,7 @@ Serve = Callable[..., Any]
 
 
 def carrier_of(settings: ServerSettings) -> GrpcioCarrier:
-    return GrpcioCarrier(settings, [], lambda: None)
+    return GrpcioCarrier(settings, [], Scheduler(1))
 
 
 def test_a_port_in_use_is_told_in_a_sentence(served: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from flyweight.protos.inference import grpc_service_pb2 as pb
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest
+from flyweight.server.batching.scheduler import Scheduler
 from flyweight.server.rpc import carrier_grpcio
 from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
 from flyweight.server.runtime.fake import FakeRuntime
@@ -132,14 +133,14 @@ def test_a_stopped_carrier_gives_its_port_back(served: Any) -> None:
 
 @pytest.mark.parametrize("bound", [True, False])
 def test_it_may_be_stopped_before_it_is_started(bound: bool) -> None:
-    carrier = GrpcioCarrier(SETTINGS, [], lambda: None)
+    carrier = GrpcioCarrier(SETTINGS, [], Scheduler(1))
     port = carrier.bind() if bound else 0
     carrier.stop(1.0)
     assert can_listen_on(port)
 
 
 def test_it_may_be_stopped_after_it_could_not_bind(served: Any) -> None:
-    carrier = GrpcioCarrier(replace(SETTINGS, port=served.port), [], lambda: None)
+    carrier = GrpcioCarrier(replace(SETTINGS, port=served.port), [], Scheduler(1))
     with pytest.raises(Exception, match="cannot be listened on"):
         carrier.bind()
     carrier.stop(0)

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from flyweight.protos.errors import FlyweightError
 from flyweight.server.runtime.seam import Array
+
+TOO_LATE: Final = "The deadline passed before it was the request's turn to run; it was not run."
+GONE: Final = "The caller cancelled the request before it could run; it was not run."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,6 @@ class Job:
     def kind(self) -> Hashable:
         """Return what two jobs must have in common to share a run: tensors alike but for their rows."""
         if self._kind is None:
-            shapes = tuple((name, array.dtype.str, array.shape[1:]) for name, array in self.inputs.items())
+            shapes = [(name, array.dtype, array.shape[1:]) for name, array in self.inputs.items()]
             self._kind = (frozenset(shapes), self.outputs)
         return self._kind

@@ -29,6 +29,7 @@ class Lane:
         self.runs_elsewhere = runs_elsewhere
         self._merging = policy.merging if policy.max_rows > 1 else Merging.NEVER
         self._max_rows = policy.max_rows
+        self.delay_seconds = policy.max_delay_seconds
         # Answers of one run at a time leave in the order in which their requests came.
         self.keeps_order = policy.preserve_ordering
         self._most_running = 1 if policy.preserve_ordering else policy.instances
@@ -39,6 +40,11 @@ class Lane:
         if self._merging is Merging.NEVER:
             return 1
         return self._max_rows if self._merging is Merging.ASKED else self.pace.limit
+
+    @property
+    def must_merge(self) -> bool:
+        """Whether large runs were asked for, and not only found to be worth it."""
+        return self._merging is Merging.ASKED
 
     def may_run(self) -> bool:
         """Tell whether one more run of this variant may begin, as far as the variant is concerned."""

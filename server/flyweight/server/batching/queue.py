@@ -4,6 +4,7 @@ Levels, time-outs and their actions are those of Triton's ModelQueuePolicy and M
 (model_config.proto).
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ class BatchQueue:
         self._levels = {priority: _Level(policy.queue_of(priority)) for priority in priorities}
         self._ordered = tuple(self._levels.values())
         self._count = 0
+        # No job is due before this: looking at each of a long queue for every run would cost more than the
+        # runs. Whoever leaves may leave it too early, which costs one look.
+        self._earliest_expiry = math.inf
 
     def __len__(self) -> int:
         """Return how many jobs wait."""
@@ -55,6 +59,7 @@ class BatchQueue:
             )
         level.waiting.append(job)
         self._count += 1
+        self._earliest_expiry = min(self._earliest_expiry, _or_never(self._expiry(job, level.policy)))
 
     def discard(self, job: Job) -> bool:
         """Take out a job whose caller went away; tell whether it was still there."""
@@ -69,7 +74,7 @@ class BatchQueue:
     def expire(self, now: float) -> list[Job]:
         """Take out the jobs whose caller's deadline or whose time in the queue is over."""
         expired: list[Job] = []
-        if not self._count:
+        if now < self._earliest_expiry:
             return expired
         for level in self._ordered:
             for job in [job for job in level.waiting if self._is_due(job, level.policy, now)]:
@@ -82,19 +87,21 @@ class BatchQueue:
                 level.late.remove(job)
                 expired.append(job)
         self._count -= len(expired)
+        self._earliest_expiry = min(self._expiries(), default=math.inf)
         return expired
 
     def next_expiry(self) -> float | None:
-        """Return the first moment at which `expire` has something to do; None when there is none."""
-        moments = [
-            moment
-            for level in self._ordered
-            for job in level.waiting
-            if (moment := self._expiry(job, level.policy)) is not None
-        ]
-        # Those who are late wait for nothing but their callers' deadlines.
-        late = [job.deadline_seconds for level in self._ordered for job in level.late]
-        return min((*moments, *(moment for moment in late if moment is not None)), default=None)
+        """Return the first moment at which `expire` may have something to do; None when there is none.
+
+        Of somebody who left by another way it may be the moment that was his.
+        """
+        return None if math.isinf(self._earliest_expiry) else self._earliest_expiry
+
+    def _expiries(self) -> Iterator[float]:
+        for level in self._ordered:
+            yield from (_or_never(self._expiry(job, level.policy)) for job in level.waiting)
+            # Those who are late wait for nothing but their callers' deadlines.
+            yield from (_or_never(job.deadline_seconds) for job in level.late)
 
     def ready_at(self, now: float, limit: int) -> float | None:
         """Return the moment from which a run may be taken: `now` if it may be; None when nobody waits.
@@ -116,11 +123,12 @@ class BatchQueue:
         goal = min((limit, *self._policy.preferred_rows)) if self._policy.preferred_rows else limit
         return now if rows >= goal else moment
 
-    def take(self, limit: int) -> list[Job]:
+    def take(self, limit: int, most_jobs: int | None = None) -> list[Job]:
         """Take out the jobs of the next run: the first in line, and whoever may share its run.
 
         Args:
             limit: the most rows of a run; a request of more is run alone.
+            most_jobs: how many may share it, at least 1; None for as many as fit.
         """
         head = self._head()
         if head is None:
@@ -130,7 +138,7 @@ class BatchQueue:
             for job in self._mates(head):
                 if job is head:
                     continue
-                if rows + job.rows > limit:
+                if rows + job.rows > limit or len(jobs) == most_jobs:
                     break
                 jobs.append(job)
                 rows += job.rows
@@ -198,3 +206,7 @@ class BatchQueue:
             timeout = job.timeout_seconds if timeout is None else min(timeout, job.timeout_seconds)
         moments = [job.deadline_seconds, None if timeout is None else job.arrived_seconds + timeout]
         return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _or_never(moment: float | None) -> float:
+    return math.inf if moment is None else moment

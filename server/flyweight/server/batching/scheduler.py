@@ -17,12 +17,12 @@ from typing import Final
 
 from flyweight.protos.errors import FlyweightError
 from flyweight.server.batching.crew import Crew
-from flyweight.server.batching.job import Done, Job, Outcome
+from flyweight.server.batching.job import GONE, TOO_LATE, Done, Job, Outcome
 from flyweight.server.batching.lane import Lane
 from flyweight.server.batching.merging import merge, split
 from flyweight.server.errors import Cancelled, DeadlineExceeded, Draining, InvalidRequest, RunFailed
-from flyweight.server.lifecycle.border import survive
 from flyweight.server.runtime.seam import Answer
+from flyweight.server.survival import survive
 
 _log = logging.getLogger(__name__)
 
@@ -34,9 +34,10 @@ _SHORT_SECONDS: Final = 0.000_1
 # After so much work of its own the thread that brings requests looks for new ones.
 _TURN_SECONDS: Final = 0.01
 
-_TOO_LATE: Final = "The deadline passed before it was the request's turn to run; it was not run."
+# How often is looked at requests that wait for both a run and a delay to end.
+_LOOK_SECONDS: Final = 0.005
+
 _TIMED_OUT: Final = "The request waited longer than its timeout or its queue's allows; it was not run."
-_GONE: Final = "The caller cancelled the request before it could run; it was not run."
 _CLOSING: Final = "The server is shutting down; send the request to another replica."
 
 
@@ -77,6 +78,10 @@ class Scheduler:
         with self._lock:
             return sum(len(lane.queue) for lane in self._waiting)
 
+    def has_work(self) -> bool:
+        """Tell whether anybody waits for a run, without a lock: who submits knows better."""
+        return bool(self._waiting)
+
     def submit(self, lane: Lane, job: Job) -> None:
         """Let a job wait for its run; `advance` is to be called soon.
 
@@ -100,16 +105,16 @@ class Scheduler:
 
         Runs that are not short go on in other threads, which advance by themselves when they end.
         """
-        began = self._clock()
-        while (batch := self._next_batch()) is not None:
-            if not self._is_short(batch):
-                self._crew.hand(batch)
-                continue
-            self._run(batch)
-            if self._clock() - began > _TURN_SECONDS:
-                return self._clock()
+        began = now = self._clock()
+        while (batch := self._next_batch(now)) is not None:
+            if self._is_short(batch.lane, batch.rows) or not self._crew.hand(batch):
+                self._run(batch)
+            now = self._clock()
+            if now - began > _TURN_SECONDS:
+                return now
         with self._lock:
-            return self._next_moment(self._clock())
+            # Of the moment at which nothing could begin: what has become due since then must not be missed.
+            return self._next_moment(now)
 
     def stop(self) -> None:
         """Refuse whoever waits, and end the threads after their runs; nothing is submitted any more."""
@@ -120,16 +125,15 @@ class Scheduler:
             _settle(job, Draining(_CLOSING))
         self._crew.stop()
 
-    def _next_batch(self) -> Batch | None:
+    def _next_batch(self, now: float) -> Batch | None:
         """Take the jobs of the next run, if one may begin, and its slot; settle those that are too late."""
-        now = self._clock()
         expired: list[Job] = []
         with self._lock:
             for lane in self._waiting:
                 expired += lane.queue.expire(now)
             batch = self._pick(now)
         for job in expired:
-            _settle(job, DeadlineExceeded(_TOO_LATE if job.is_over(now) else _TIMED_OUT))
+            _settle(job, DeadlineExceeded(TOO_LATE if job.is_over(now) else _TIMED_OUT))
         return batch
 
     def _pick(self, now: float) -> Batch | None:
@@ -148,26 +152,40 @@ class Scheduler:
                 best, best_arrival = lane, arrival
         if best is None:
             return None
-        jobs = best.queue.take(best.limit)
+        jobs = best.queue.take(best.limit, self._share(best))
         if not len(best.queue):
             del self._waiting[best]
         self._running += 1
         best.running += 1
         return Batch(best, jobs)
 
+    def _share(self, lane: Lane) -> int | None:
+        """Return how many requests the next run leaves for the other slots that are free; None for no matter.
+
+        Two processors are through with two halves before one is with the whole. Where runs are short they
+        follow each other on one thread, and a run that was asked to be large is to be.
+        """
+        free, waiting = self._slots - self._running, len(lane.queue)
+        if free == 1 or waiting == 1 or lane.must_merge or self._is_short(lane, min(waiting, lane.limit)):
+            return None
+        return -(-waiting // free)
+
     def _next_moment(self, now: float) -> float | None:
         """Return when the first delay or time-out ends; the lock is held."""
         moments: list[float] = []
         for lane in self._waiting:
-            expiry = lane.queue.next_expiry()
-            ready_at = lane.queue.ready_at(now, lane.limit) if self._running < self._slots else None
+            expiry, ready_at = lane.queue.next_expiry(), lane.queue.ready_at(now, lane.limit)
             moments += [moment for moment in (expiry, ready_at) if moment is not None and moment > now]
+            if lane.delay_seconds and ready_at is not None and ready_at <= now:
+                # They wait for a run to end, which takes some of them; the delay of the others is not over
+                # then, and nobody else looks at when it is.
+                moments.append(now + max(lane.delay_seconds, _LOOK_SECONDS))
         return min(moments, default=None)
 
-    def _is_short(self, batch: Batch) -> bool:
-        if batch.lane.runs_elsewhere:
+    def _is_short(self, lane: Lane, rows: int) -> bool:
+        if lane.runs_elsewhere:
             return False
-        expected = batch.lane.pace.expected_seconds(batch.rows)
+        expected = lane.pace.expected_seconds(rows)
         return expected is not None and expected <= self._short_seconds
 
     def _run_and_go_on(self, batch: Batch) -> None:
@@ -175,7 +193,7 @@ class Scheduler:
         next_batch: Batch | None = batch
         while next_batch is not None:
             self._run(next_batch)
-            next_batch = self._next_batch()
+            next_batch = self._next_batch(self._clock())
 
     def _run(self, batch: Batch) -> None:
         """Run a batch, give its slot back, and settle its jobs."""
@@ -206,8 +224,8 @@ class Scheduler:
     def _refusal(self, job: Job) -> FlyweightError | None:
         """Return why a job is not to be run, although its turn came; None when it is."""
         if job.is_over(self._clock()):
-            return DeadlineExceeded(_TOO_LATE)
-        return None if job.is_active() else Cancelled(_GONE)
+            return DeadlineExceeded(TOO_LATE)
+        return None if job.is_active() else Cancelled(GONE)
 
     def _run_together(self, lane: Lane, jobs: list[Job]) -> list[Outcome]:
         """Return what became of each job of a run, a failed shared run being repeated one by one."""

@@ -1,18 +1,17 @@
 """The board: what is wanted, what is there, and the routing table that follows; one lock, no I/O."""
 
-import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from flyweight.server.errors import TrafficPlanError, UnknownModel
-from flyweight.server.lifecycle.desired import Desired, DesiredModel, desire
+from flyweight.server.errors import Draining, TrafficPlanError, UnknownModel
+from flyweight.server.lifecycle.desired import Desired, desire
 from flyweight.server.lifecycle.index import IndexEntry, Picture, list_index
 from flyweight.server.lifecycle.observer import Observer
 from flyweight.server.lifecycle.overlay import Overlay, Overlays
-from flyweight.server.lifecycle.planning import Planned, keep_plan, plan_model, usual_baseline
+from flyweight.server.lifecycle.planning import usual_baseline
+from flyweight.server.lifecycle.plans import Plans, warn
 from flyweight.server.lifecycle.policy import (
     Action,
     Actual,
@@ -24,13 +23,7 @@ from flyweight.server.lifecycle.policy import (
 )
 from flyweight.server.lifecycle.source import Emission
 from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable, ServedModel
-from flyweight.server.repository.snapshot import Fault
 from flyweight.server.traffic.writing import revision_of
-
-if TYPE_CHECKING:
-    from flyweight.server.traffic.plan import Plan
-
-_log = logging.getLogger(__name__)
 
 
 class Board:
@@ -67,8 +60,7 @@ class Board:
         self._is_closed = False
         self._overlays = Overlays()
         self._draining: list[LoadedVariant] = []
-        self._plans: dict[str, Plan] = {}
-        self._plan_errors: dict[str, str] = {}
+        self._plans = Plans(observers)
 
     def accept(self, emission: Emission) -> None:
         """Take what the source believes; plans follow it at once, loads when the worker gets there."""
@@ -76,7 +68,7 @@ class Board:
             before, self._emission = self._emission, emission
             if before is None or before.snapshot != emission.snapshot:
                 known = () if before is None else before.snapshot.faults
-                _warn(fault for fault in emission.snapshot.faults if fault not in known)
+                warn(fault for fault in emission.snapshot.faults if fault not in known)
                 self._desire()
             unreadable = [fault for fault in emission.snapshot.faults if fault.unreadable]
             is_whole = not emission.error and not unreadable
@@ -99,6 +91,15 @@ class Board:
             self._failed = {key: failure for key, failure in self._failed.items() if key[0] != model}
             self._desire()
             self._end_trial(model)
+            self.changed.notify_all()
+
+    def forget(self, model: str) -> None:
+        """Undo the admission of a model that is not there: of names that callers invent nothing is kept."""
+        with self.changed:
+            self._overlays.put(model, None)
+            self._named.discard(model)
+            self._asked_away = self._asked_away - {model}
+            self._desire()
             self.changed.notify_all()
 
     def take(self) -> Action | None:
@@ -197,6 +198,20 @@ class Board:
             models |= {key[0] for key in self._busy}
             return not models if model is None else model not in models
 
+    def wait_for(self, is_done: Callable[[], bool], timeout_seconds: float) -> bool:
+        """Wait until something is so; tell whether that came in time.
+
+        Raises:
+            Draining: the server stops, and nothing more will come.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: is_done() or self._is_closed, timeout_seconds)
+            if is_done():
+                return True
+            if self._is_closed:
+                raise Draining("The server is shutting down; ask another replica.")
+            return False
+
     def is_read(self, model: str, number: int) -> bool:
         """Tell whether scan `number` was seen, and what it saw of a model is believed."""
         with self.changed:
@@ -246,7 +261,7 @@ class Board:
     def plan_error(self, model: str) -> str:
         """Return why a model's traffic.yaml cannot be followed; empty when it can."""
         with self.changed:
-            return self._plan_errors.get(model, "")
+            return self._plans.error(model)
 
     def seconds_to_retry(self) -> float | None:
         """Return how long until the next failed load is due again; None when there is none.
@@ -325,8 +340,7 @@ class Board:
         models = {model: self._serve(model, variants) for model, variants in ready.items()}
         waiting = frozenset(self._desired.models) - frozenset(models)
         before = self.table
-        self._plans = {model: plan for model, plan in self._plans.items() if model in models}
-        self._plan_errors = {model: error for model, error in self._plan_errors.items() if model in models}
+        self._plans.keep(models)
         self.table = RoutingTable(MappingProxyType(models), before.generation + 1, waiting)
         for observer in self._observers:
             for model, served in models.items():
@@ -335,57 +349,10 @@ class Board:
             observer.on_table(self.table)
 
     def _serve(self, model: str, variants: dict[str, LoadedVariant]) -> ServedModel:
-        """Return the model as it is to be served: the very object of the last table if nothing changed."""
-        desired, last_good = self._desired.models.get(model), self._plans.get(model)
-        if desired is None:
-            plan, faults = keep_plan(variants, last_good), tuple[Fault, ...]()
-        else:
-            failed = [variant for name, variant in self._failed if name == model]
-            planned = plan_model(desired, variants, last_good, failed)
-            plan, faults = planned.plan, self._faults(desired, planned)
-            known = self.table.models[model].faults if model in self.table.models else ()
-            _warn(fault for fault in planned.faults if fault.variant and fault not in known)
-            if planned.last_good is not None:
-                self._plans[model] = planned.last_good
-            self._report_error(model, planned.error)
+        """Return a model as it is to be served now."""
+        failed = {variant: it.reason for (name, variant), it in self._failed.items() if name == model}
         emission = self._emission
         snapshot = emission.snapshot.models.get(model) if emission is not None else None
         revision = revision_of(snapshot.traffic_text if snapshot is not None else None)
-        traffic = desired.traffic if desired is not None else None
-        served = ServedModel(model, MappingProxyType(variants), plan, faults, revision, traffic)
-        before = self.table.models.get(model)
-        if before is not None and _is_same(before, served):
-            return before
-        _tell(before, served)
-        return served
-
-    def _faults(self, desired: DesiredModel, planned: Planned) -> tuple[Fault, ...]:
-        failures = {Fault(*key, it.reason) for key, it in self._failed.items() if key[0] == desired.name}
-        return tuple(sorted({*desired.faults, *failures, *planned.faults}))
-
-    def _report_error(self, model: str, error: str) -> None:
-        if error and self._plan_errors.get(model) != error:
-            _log.warning("%s The last good plan stays in force.", error)
-            for observer in self._observers:
-                observer.on_plan_error(model, error)
-        self._plan_errors[model] = error
-
-
-def _is_same(a: ServedModel, b: ServedModel) -> bool:
-    return (
-        dict(a.variants) == dict(b.variants)
-        and a.plan == b.plan
-        and a.faults == b.faults
-        and a.revision == b.revision
-    )
-
-
-def _tell(before: ServedModel | None, served: ServedModel) -> None:
-    if before is None or before.plan != served.plan:
-        shares = ", ".join(f"{name} {weight:.4g}" for name, weight in served.plan.weights)
-        _log.info("%s: the traffic goes to %s.", served.name, shares)
-
-
-def _warn(faults: Iterable[Fault]) -> None:
-    for fault in faults:
-        _log.warning("%s: %s", fault.model, fault.reason)
+        desired = self._desired.models.get(model, model)
+        return self._plans.serve(desired, variants, failed, revision, self.table.models.get(model))

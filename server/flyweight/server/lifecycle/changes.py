@@ -138,10 +138,8 @@ class TrafficChanges:
 
     def _await(self, name: str, text: str, number: int, ends: float) -> ServedModel:
         with self._board.changed:
-            is_seen = self._board.changed.wait_for(
-                lambda: self._board.is_read(name, number), ends - self._monotonic()
-            )
-            if not is_seen:
+            left = ends - self._monotonic()
+            if not self._board.wait_for(lambda: self._board.is_read(name, number), left):
                 raise DeadlineExceeded(
                     f"The traffic of {name!r} was written, and is not in force yet; it will be."
                 )

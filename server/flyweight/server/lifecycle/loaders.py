@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from flyweight.server.lifecycle.border import survive
+from flyweight.server.survival import survive
 
 Job = Callable[[], None]
 

@@ -12,11 +12,9 @@ from typing import Final
 from flyweight.protos.errors import RepositoryError
 from flyweight.server.errors import DeadlineExceeded, LoadFailed, UnknownModel
 from flyweight.server.lifecycle.board import Board
-from flyweight.server.lifecycle.border import survive
 from flyweight.server.lifecycle.changes import TrafficChanges
 from flyweight.server.lifecycle.desired import VariantSource
 from flyweight.server.lifecycle.ensembles import Ensembles
-from flyweight.server.lifecycle.headroom import read_headroom
 from flyweight.server.lifecycle.index import IndexEntry
 from flyweight.server.lifecycle.loaders import LoadThreads
 from flyweight.server.lifecycle.loading import load_variant
@@ -37,7 +35,9 @@ from flyweight.server.lifecycle.uploads import Uploads
 from flyweight.server.lifecycle.watching import Watch, folders_of
 from flyweight.server.lifecycle.worker import Worker
 from flyweight.server.repository.scan import scan_repository
+from flyweight.server.runtime.headroom import read_headroom
 from flyweight.server.runtime.seam import RuntimeFactory
+from flyweight.server.survival import survive
 from flyweight.server.traffic.plan import TrafficFile
 
 # A scan a little less than a poll after another confirms it: the clock and the wait round differently.
@@ -155,7 +155,7 @@ class Manager:
 
     def wait_until_settled(self, timeout_seconds: float) -> bool:
         """Wait until everything on disk is served or has failed; tell whether that came in time."""
-        return self._wait(self._board.is_settled, timeout_seconds)
+        return self._board.wait_for(self._board.is_settled, timeout_seconds)
 
     def load_model(self, name: str, timeout_seconds: float = 60.0, upload: Upload | None = None) -> None:
         """Serve a model, reading the repository again now, and wait for it.
@@ -176,7 +176,7 @@ class Manager:
             with self._uploads.lay(name, upload) as overlay:
                 self._board.admit(name, wanted=True, overlay=overlay)
         number = self._request_scan()
-        if not self._wait(lambda: self._board.is_settled(name, number), timeout_seconds):
+        if not self._board.wait_for(lambda: self._board.is_settled(name, number), timeout_seconds):
             raise DeadlineExceeded(
                 f"The model {name!r} was not loaded within {timeout_seconds:g} s; it still is being loaded."
             )
@@ -190,7 +190,7 @@ class Manager:
         if unread:
             raise LoadFailed(f"The model {name!r} was not loaded: {' '.join(unread)}")
         if name not in picture.desired.models:
-            self._board.admit(name, wanted=not self._settings.explicit)
+            self._board.forget(name)
             raise UnknownModel(f"The repository has no model {name!r}; publish it first or correct the name.")
         reasons = picture.reasons(name)
         if reasons:
@@ -209,7 +209,7 @@ class Manager:
             )
         self._board.admit(name, wanted=False)
         self._work_now.set()
-        if not self._wait(
+        if not self._board.wait_for(
             lambda: name not in self.table.models and self._board.is_drained(name), timeout_seconds
         ):
             raise DeadlineExceeded(
@@ -253,10 +253,6 @@ class Manager:
     def _wake_source(self) -> None:
         if self._watcher is not None:
             self._watcher.wake()
-
-    def _wait(self, is_done: Callable[[], bool], timeout_seconds: float) -> bool:
-        with self._board.changed:
-            return self._board.changed.wait_for(is_done, timeout_seconds)
 
     def _follow(self) -> None:
         watcher = self._watcher

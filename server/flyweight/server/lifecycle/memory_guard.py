@@ -10,7 +10,7 @@ from flyweight.protos.errors import FlyweightError
 from flyweight.protos.variant import GOLDEN_FILE, MANIFEST_FILE, read_manifest
 from flyweight.server.errors import LoadFailed
 from flyweight.server.lifecycle.desired import VariantSource
-from flyweight.server.lifecycle.headroom import Headroom
+from flyweight.server.runtime.headroom import Headroom
 
 # What building a session took at its peak, in bytes for each byte of the file, with onnxruntime 1.31: 1.9 for
 # MatMul and Gemm of FP32, 2.7 for int8, 3.8 for convolutions, 4.1 for FP16; 1.4 where the weights lie in a

@@ -102,9 +102,10 @@ class Uploads:
         if self._base is None:
             parent = self._parent or Path(tempfile.gettempdir())
             _remove_orphans(parent)
-            self._base = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-            self._owner = os.open(self._base / _LOCK_FILE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            base = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+            self._owner = os.open(base / _LOCK_FILE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._owner, fcntl.LOCK_EX)
+            self._base = base
         self._count += 1
         root = self._base / str(self._count)
         root.mkdir(mode=0o700)

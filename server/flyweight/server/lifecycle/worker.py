@@ -7,10 +7,10 @@ from functools import partial
 
 from flyweight.protos.errors import FlyweightError
 from flyweight.server.lifecycle.board import Board
-from flyweight.server.lifecycle.border import survive
 from flyweight.server.lifecycle.desired import VariantSource
 from flyweight.server.lifecycle.policy import Action
 from flyweight.server.lifecycle.table import LoadedVariant
+from flyweight.server.survival import survive
 
 _log = logging.getLogger(__name__)
 

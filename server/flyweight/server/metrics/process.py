@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from flyweight.server.runtime.memory import PROCESS, read_fields
+from flyweight.server.runtime.memory import PROCESS, read_held
 
 
 class ProcessMemory(Collector):
@@ -24,16 +24,13 @@ class ProcessMemory(Collector):
         yield _family()
 
     def collect(self) -> Iterator[Metric]:
-        """Read /proc; kinds that the kernel does not tell are left out."""
+        """Read /proc; nothing where the kernel does not tell."""
         family = _family()
-        rollup = read_fields(self._folder / "smaps_rollup")
-        if "Pss" in rollup:
-            private = ("Private_Clean", "Private_Dirty", "Private_Hugetlb")
-            family.add_metric(["pss"], rollup["Pss"])
-            family.add_metric(["uss"], sum(rollup.get(name, 0) for name in private))
-        status = read_fields(self._folder / "status")
-        if "VmHWM" in status:
-            family.add_metric(["peak_rss"], status["VmHWM"])
+        held = read_held(self._folder)
+        if held is not None:
+            family.add_metric(["pss"], held.pss_bytes)
+            family.add_metric(["uss"], held.uss_bytes)
+            family.add_metric(["peak_rss"], held.peak_resident_bytes)
         yield family
 
 

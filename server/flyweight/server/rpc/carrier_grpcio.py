@@ -6,13 +6,12 @@ looks again. docs/decisions/0007-one-completion-queue.md has the measurements.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 from flyweight.server.batching.queue import RETRY_AFTER_SECONDS
 from flyweight.server.errors import Code, QueueFull
-from flyweight.server.lifecycle.border import survive
 from flyweight.server.rpc.access_log import AccessLog
 from flyweight.server.rpc.arriving import Arriving
 from flyweight.server.rpc.border import answer, attempt, failure_of
@@ -26,6 +25,7 @@ from flyweight.server.rpc.peers import peer_of
 from flyweight.server.rpc.slow import SLOW_CALL_THREADS
 from flyweight.server.security.callers import ANYBODY, Caller
 from flyweight.server.settings import ServerSettings
+from flyweight.server.survival import survive
 
 # Events that are taken before runs are begun: a caller too many makes nobody wait longer than these take.
 _GATHERED_EVENTS: Final = 256
@@ -43,6 +43,18 @@ _TOO_SLOW: Final = (
     "The request was still on its way when as many others were (--max-in-flight) and one more came; try "
     "again later."
 )
+
+
+class Runs(Protocol):
+    """What waits for a run."""
+
+    def has_work(self) -> bool:
+        """Tell whether anything waits; quick."""
+        ...
+
+    def advance(self) -> float | None:
+        """Begin whatever may begin; return the moment at which to ask again, or None."""
+        ...
 
 
 class Guard(Protocol):
@@ -68,7 +80,7 @@ class GrpcioCarrier:
     Args:
         settings: of the server.
         methods: every RPC that is answered.
-        advance: begins what waits; returns the moment at which to ask again, or None. `Scheduler.advance`.
+        runs: what the handlers have submitted; a Scheduler.
         guard: is asked about every call first.
         wording: of the failures that callers are told.
         access_log: is told of every call that ended.
@@ -78,7 +90,7 @@ class GrpcioCarrier:
         self,
         settings: ServerSettings,
         methods: Sequence[Method],
-        advance: Callable[[], float | None],
+        runs: Runs,
         guard: Guard = _let_pass,
         wording: Wording = as_it_is,
         access_log: AccessLog = _NO_LOG,
@@ -86,7 +98,7 @@ class GrpcioCarrier:
         self._settings = settings
         self._methods: Mapping[str, Method] = {method.path: method for method in methods}
         self._arriving: Arriving[CoreCall] = Arriving(settings.max_in_flight)
-        self._advance = advance
+        self._runs = runs
         self._guard = guard
         self._wording = wording
         self._access_log = access_log
@@ -147,14 +159,15 @@ class GrpcioCarrier:
         """Take events and begin runs until all is shut down, which is True."""
         server, gathered, look_at = self._server, 0, time.monotonic()
         while True:
-            taken = server.take(None if gathered else look_at)
+            # Whoever waits for a run waits no longer than for what is there already.
+            taken = server.take(None if gathered and self._runs.has_work() else look_at)
             if taken is None:
                 return True
             gathered = gathered + 1 if taken else 0
             if not taken or gathered >= _GATHERED_EVENTS:
                 for core in self._arriving.give_way():
                     core.end(self._wording(failure_of(QueueFull(_TOO_SLOW, RETRY_AFTER_SECONDS))))
-                moment = self._advance()
+                moment = self._runs.advance()
                 latest = time.monotonic() + _LOOK_SECONDS
                 look_at = latest if moment is None else min(moment, latest)
                 gathered = 0

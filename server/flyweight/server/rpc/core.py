@@ -53,10 +53,13 @@ class CoreCall:
     __slots__ = ("_call", "_deadline", "_due", "_is_over", "_on_over", "code", "metadata", "path")
 
     def __init__(self, event: Any, due: _Due) -> None:
+        # At once, for it is told on the wall's clock: a jump of that after the event and before this line
+        # would move the deadline by as much.
+        left = event.call_details.deadline - time.time()
+        self._deadline = time.monotonic() + left if left < _FOREVER_SECONDS else None
         self._call = event.call
         self._due = due
         self._on_over: list[Callable[[], None]] = []
-        self._deadline: float = event.call_details.deadline
         self.path: str = event.call_details.method.decode(errors="replace")
         self.metadata: Metadata = event.invocation_metadata
         self._is_over = False
@@ -74,8 +77,7 @@ class CoreCall:
 
     def deadline_monotonic(self) -> float | None:
         """Return the caller's deadline on the clock of time.monotonic(); None when it has none."""
-        left = self._deadline - time.time()
-        return time.monotonic() + left if left < _FOREVER_SECONDS else None
+        return self._deadline
 
     def peer(self) -> str:
         """Return the address of the other end as gRPC writes it, "ipv4:127.0.0.1:1234"."""

@@ -48,7 +48,7 @@ def all_methods(
     liveness, metadata = Liveness(models, is_ready), Metadata(models, extensions.names())
     repository, statistics = Repository(models, slow_calls, allow_control=allow_control), Statistics(models)
     inference = Inference(
-        replace(inside, recorder=Recorders((inside.recorder, statistics, extensions.tracer)))
+        replace(inside, recorder=Recorders(inside.recorder, (statistics, extensions.tracer)))
     )
     inference_handlers: dict[str, Handler] = {
         "ServerLive": liveness.server_live,

@@ -59,8 +59,16 @@ class Record:
     cache_hit: bool | None = None
 
 
-class Recorder(Protocol):
+class Listener(Protocol):
     """Is told of every inference, from the thread that answers it; must be quick and raise nothing."""
+
+    def record(self, record: Record) -> None:
+        """Note what became of a request, whether or not a variant was found for it."""
+        ...
+
+
+class Recorder(Listener, Protocol):
+    """Is told also of those that are under way."""
 
     def begin(self, answerer: Answerer) -> None:
         """Note that a request is about to use a variant; `end` follows with the same answerer."""
@@ -70,28 +78,16 @@ class Recorder(Protocol):
         """Note that it no longer does."""
         ...
 
-    def record(self, record: Record) -> None:
-        """Note what became of a request, whether or not a variant was found for it."""
-        ...
-
 
 class Recorders:
-    """Passes everything on to several recorders."""
+    """A recorder, and listeners beside it that are told what became of each request."""
 
-    def __init__(self, recorders: Sequence[Recorder]) -> None:
-        self._recorders = tuple(recorders)
-
-    def begin(self, answerer: Answerer) -> None:
-        """Pass it on."""
-        for recorder in self._recorders:
-            recorder.begin(answerer)
-
-    def end(self, answerer: Answerer) -> None:
-        """Pass it on."""
-        for recorder in self._recorders:
-            recorder.end(answerer)
+    def __init__(self, recorder: Recorder, listeners: Sequence[Listener]) -> None:
+        self._listeners = (recorder, *listeners)
+        self.begin = recorder.begin
+        self.end = recorder.end
 
     def record(self, record: Record) -> None:
         """Pass it on."""
-        for recorder in self._recorders:
-            recorder.record(record)
+        for listener in self._listeners:
+            listener.record(record)

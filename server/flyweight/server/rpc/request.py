@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from flyweight.protos.errors import FlyweightError
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
-from flyweight.server.batching.job import Done, Job, Outcome
+from flyweight.server.batching.job import GONE, TOO_LATE, Done, Job, Outcome
 from flyweight.server.caching import CacheKey, key_of
 from flyweight.server.errors import Cancelled, DeadlineExceeded, Draining, NotReady, QueueFull
 from flyweight.server.lifecycle.table import Held, LoadedVariant, RoutingTable
@@ -35,7 +35,6 @@ _REJECTIONS: Final = {
 
 # The transport ends a call by its own clock, a little before ours: that is still the deadline's doing.
 _CLOCK_SLACK_SECONDS: Final = 0.01
-_TOO_LATE: Final = "The deadline passed before it was the request's turn to run; it was not run."
 
 # Turns a response into the bytes of whatever the RPC answers with.
 Encode: TypeAlias = Callable[[ModelInferResponse], bytes]
@@ -47,11 +46,11 @@ def plain(response: ModelInferResponse) -> bytes:
 
 
 class Picked(NamedTuple):
-    """Who answers one request, and whom to count it for."""
+    """Who answers one request, whom to count it for, and whether another may answer if this one cannot."""
 
     choice: Choice
     answerer: Answerer
-    fallback: Choice | None = None
+    may_fall_back: bool = False
 
 
 class Request:
@@ -94,24 +93,20 @@ class Request:
         Raises:
             FlyweightError: whatever keeps it from being answered; `fail` is to follow.
         """
-        try:
-            self._message: ModelInferRequest = parse(ModelInferRequest, body)
-            name = self._message.model_name
-            self._record.answerer = _known_model(self._inside.models.table, name)
-            self._call.notes.answerer = self._record.answerer
-            self._call.notes.request_id = self._record.request_id = self._message.id
-            self._options: InferOptions = read_options(self._message)
-            self._be_accepted()
-            self._enqueue(self._pick)
-        except FlyweightError as error:
-            self._record.rejection = _REJECTIONS.get(type(error))
-            raise
+        message: ModelInferRequest = parse(ModelInferRequest, body)
+        self._message = message
+        record, notes = self._record, self._call.notes
+        record.answerer = notes.answerer = _known_model(self._inside.models.table, message.model_name)
+        record.request_id = notes.request_id = message.id
+        self._options: InferOptions = read_options(message)
+        self._be_accepted()
+        self._enqueue(self._pick)
 
     def _be_accepted(self) -> None:
         inside, call = self._inside, self._call
         remaining = self._remaining_seconds()
         if remaining is not None and remaining <= 0:
-            raise DeadlineExceeded(_TOO_LATE)
+            raise DeadlineExceeded(TOO_LATE)
         inside.gate.enter()
         self._is_accepted = True
         if inside.clients.is_limited:
@@ -133,7 +128,7 @@ class Request:
         answerer = Answerer(model.name, variant.name, model.role_of(variant.name).value)
         # Whoever asked for a variant, or has its state there, is not served by another.
         is_bound = bool(message.model_version) or holder is not None
-        return variant, Picked(choice, answerer, None if is_bound else fall_back(model, variant.name))
+        return variant, Picked(choice, answerer, may_fall_back=not is_bound)
 
     def _enqueue(self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Picked]]) -> None:
         inside, call = self._inside, self._call
@@ -229,7 +224,6 @@ class Request:
         if isinstance(outcome, FlyweightError):
             if isinstance(outcome, NotReady) and self._fall_back():
                 return
-            self._record.rejection = _REJECTIONS.get(type(outcome))
             self.fail(failure_of(outcome))
             return
         result = attempt(lambda: self._body(outcome))
@@ -243,8 +237,10 @@ class Request:
     def fail(self, failure: Failure) -> None:
         """Answer with a status that says why there is no answer."""
         self._record.code = failure.code
+        self._record.rejection = _REJECTIONS.get(type(failure.cause))
         self._end_turn(None)
         self._close()
+        _forget_frames(failure.cause)
         self._reply(self._inside.wording(failure))
 
     def _body(self, done: Done) -> bytes:
@@ -287,9 +283,12 @@ class Request:
 
     def _fall_back(self) -> bool:
         """Let another variant answer for one whose process died, once; tell whether one does."""
-        held = self._held
-        fallback = held.choice.fallback if held is not None else None
-        if held is None or fallback is None:
+        held, table = self._held, self._inside.models.table
+        if held is None or not held.choice.may_fall_back:
+            return False
+        model = table.models.get(self._message.model_name)
+        fallback = fall_back(model, held.variant.name) if model is not None else None
+        if fallback is None:
             return False
         # Neither its place in a sequence nor its key in the cache is the other's.
         self._end_turn(None)
@@ -321,9 +320,9 @@ class Request:
             return
         remaining = self._remaining_seconds()
         if remaining is not None and remaining < _CLOCK_SLACK_SECONDS:
-            self.settle(DeadlineExceeded(_TOO_LATE))
+            self.settle(DeadlineExceeded(TOO_LATE))
         else:
-            self.settle(Cancelled("The caller cancelled the request before it could run; it was not run."))
+            self.settle(Cancelled(GONE))
 
     def _remaining_seconds(self) -> float | None:
         deadline = self._call.deadline_monotonic
@@ -343,6 +342,17 @@ class Request:
             inside.clients.leave(self._client)
         if self._is_accepted:
             inside.gate.leave()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of an expected failure, which nobody reads.
+
+    They hold the frames it passed, and those the request with its bytes and the failure itself: a circle that
+    would wait for the collector, which looks at how many objects there are, and not at how large they are.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _known_model(table: RoutingTable, name: str) -> Answerer:

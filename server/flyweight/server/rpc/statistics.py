@@ -25,12 +25,14 @@ from flyweight.server.lifecycle.table import LoadedVariant
 from flyweight.server.rpc.call import Call
 from flyweight.server.rpc.messages import parse
 from flyweight.server.rpc.models import Models
-from flyweight.server.rpc.records import Answerer, Record
+from flyweight.server.rpc.records import Record
 from flyweight.server.runtime.usage import memory_figure, memory_kinds
 
 _NANOSECONDS: Final = 1_000_000_000
 # How many variants are remembered before those that are gone are forgotten.
 _MOST_TALLIES: Final = 1024
+# How many sizes of runs are told apart for one variant: batches have a few; a caller may send any.
+_MOST_SIZES: Final = 256
 
 
 @dataclass(slots=True)
@@ -93,24 +95,20 @@ class _Tally:
             self.runs += 1
             batch = self.batches.get(record.batch_rows)
             if batch is None:
+                if len(self.batches) >= _MOST_SIZES:
+                    return
                 batch = self.batches[record.batch_rows] = _Stages()
             batch.add(record)
 
 
 class Statistics:
-    """Keeps the tallies, as a Recorder, and answers ModelStatistics from them. Thread-safe."""
+    """Keeps the tallies, as a Listener, and answers ModelStatistics from them. Thread-safe."""
 
     def __init__(self, models: Models, wall_clock: Callable[[], float] = time.time) -> None:
         self._models = models
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
         self._tallies: dict[tuple[str, str], _Tally] = {}
-
-    def begin(self, answerer: Answerer) -> None:
-        """Ignore it: only what is done is counted."""
-
-    def end(self, answerer: Answerer) -> None:
-        """Ignore it: `record` tells more."""
 
     def record(self, record: Record) -> None:
         """Count a request for the variant that answered it, or failed to."""

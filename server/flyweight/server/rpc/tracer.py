@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from flyweight.server.errors import Code, NotSetUp
-from flyweight.server.rpc.records import Answerer, Record
+from flyweight.server.rpc.records import Record
 from flyweight.server.rpc.trace_file import TraceFiles
 from flyweight.server.rpc.trace_settings import Changes, TraceLevel, TraceSettings, merged, updated
 
@@ -49,7 +49,7 @@ class _Sampler:
 
 
 class Tracer:
-    """Keeps the settings and, as a Recorder, traces by them. Thread-safe.
+    """Keeps the settings and, as a Listener, traces by them. Thread-safe.
 
     Args:
         files: where traces go; None when the operator named no folder, and tracing cannot be switched on.
@@ -108,12 +108,6 @@ class Tracer:
             return _Sampler(settings)
         sampler.change(settings)
         return sampler
-
-    def begin(self, answerer: Answerer) -> None:
-        """Ignore it: only what is done is traced."""
-
-    def end(self, answerer: Answerer) -> None:
-        """Ignore it: `record` tells more."""
 
     def record(self, record: Record) -> None:
         """Trace a request that a variant answered, or failed to, if it is its turn."""

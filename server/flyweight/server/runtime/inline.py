@@ -27,13 +27,14 @@ class InlineFactory:
     """Loads models into this process. All of its runtimes share the turns of one set of cores.
 
     Args:
-        cores: how many runs go on at once and how many threads a session has at most; None reads the cgroup.
+        cores: how many threads a session has at most; None reads the cgroup.
         prober: measures what each variant takes; without one there is only what this process grew by.
+        turns: how many runs go on at once; 0 for one on each core.
     """
 
-    def __init__(self, cores: int | None = None, prober: Prober | None = None) -> None:
+    def __init__(self, cores: int | None = None, prober: Prober | None = None, turns: int = 0) -> None:
         self._cores = cores or available_cores()
-        self._slots = RunSlots(self._cores)
+        self._slots = RunSlots(turns or self._cores)
         self._prober = prober
 
     def load(self, model_file: Path, settings: SessionSettings) -> "InlineRuntime":

@@ -13,15 +13,18 @@ class RuntimeKind(StrEnum):
     PROCESS = "process"
 
 
-def make_factory(kind: RuntimeKind, prober: Prober | None = None) -> RuntimeFactory:
+def make_factory(kind: RuntimeKind, prober: Prober | None = None, turns: int = 0) -> RuntimeFactory:
     """Return the factory of a kind; what the other one needs is not imported.
 
-    `prober` measures the inline runtime's variants; a process of its own needs nobody to measure it.
+    Args:
+        kind: which.
+        prober: measures the inline runtime's variants; a process of its own needs nobody to measure it.
+        turns: how many runs go on at once; 0 for one on each core.
     """
     if kind is RuntimeKind.PROCESS:
         from flyweight.server.runtime.process.factory import ProcessFactory
 
-        return ProcessFactory()
+        return ProcessFactory(turns=turns)
     from flyweight.server.runtime.inline import InlineFactory
 
-    return InlineFactory(prober=prober)
+    return InlineFactory(prober=prober, turns=turns)

@@ -19,7 +19,7 @@ from typing import Final
 
 from flyweight.server.runtime.cores import available_cores
 from flyweight.server.runtime.growth import Growth
-from flyweight.server.runtime.room import free_memory_bytes
+from flyweight.server.runtime.headroom import free_bytes
 from flyweight.server.runtime.seam import SessionSettings
 
 _log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ _BASE_BYTES: Final = 64 << 20
 # More variants than a server was seen with. What is not remembered is measured again.
 _MOST_REMEMBERED: Final = 1024
 _MOST_WAITING: Final = 1024
+# A process that is killed is gone at once, and the thread with it, unless it waits for a disk.
+_CLOSE_SECONDS: Final = 5.0
 
 # What figures hang on: the folder's files as they were, and the session's settings.
 _Key = tuple[object, ...]
@@ -65,7 +67,7 @@ class Probing:
             if self._is_cancelled:
                 return None
             self._process = subprocess.Popen(  # noqa: S603  # this interpreter and our own module
-                command, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+                command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace"
             )
         with self._process as process:
             try:
@@ -110,7 +112,7 @@ class Prober:
     def __init__(
         self,
         cores: int | None = None,
-        free_bytes: Callable[[], int | None] = free_memory_bytes,
+        free_bytes: Callable[[], int | None] = free_bytes,
         timeout_seconds: float = _LONGEST_SECONDS,
     ) -> None:
         self._cores = cores or available_cores()
@@ -146,7 +148,7 @@ class Prober:
         if current is not None:
             current.cancel()
         if thread is not None:
-            thread.join()
+            thread.join(_CLOSE_SECONDS)
 
     def wait_until_idle(self, timeout_seconds: float) -> bool:
         """Wait until everything that was asked is answered; tell whether it was."""

@@ -9,7 +9,11 @@ from flyweight.server.errors import DeadlineExceeded
 
 
 class RunSlots:
-    """A bounded number of turns. Any thread may wait for one; nobody waits past its deadline."""
+    """A bounded number of turns. Any thread may wait for one; nobody waits past its deadline.
+
+    The scheduler has as many slots, so requests seldom wait here. What does not pass it may: warm-ups, golden
+    samples and the steps of ensembles; and a worker process has a lane for each turn, and no more.
+    """
 
     def __init__(self, count: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._free = threading.Semaphore(count)

@@ -413,3 +413,21 @@ def test_a_worker_reports_what_it_uses_and_what_it_used_before_it_had_a_model(
     assert 0 < usage.uss_bytes <= usage.pss_bytes <= usage.peak_rss_bytes
     assert usage.cpu_seconds is not None
     assert usage.load_peak_bytes is not None
+
+
+def test_a_worker_that_is_killed_by_a_signal_without_a_name_comes_back(bench: Bench, tiny: Path) -> None:
+    runtime = bench.load(tiny)
+    kill(runtime, signal.SIGRTMIN + 1)
+    died = bench.await_event(Happening.DIED)
+    assert f"signal {signal.SIGRTMIN + 1}" in died.reason
+    bench.advance(2.0)
+    bench.await_event(Happening.RESTARTED)
+
+
+def test_a_worker_has_a_lane_for_each_turn_whatever_cores_there_are(tiny: Path) -> None:
+    runtime = ProcessFactory(1, turns=3).load(tiny, SETTINGS)
+    try:
+        assert runtime._post.child is not None
+        assert len(runtime._post.child._idle) == 3
+    finally:
+        runtime.close()

@@ -40,11 +40,16 @@ _FAILURES: Final[Mapping[str, type[ServerError]]] = {
 
 
 class Task(NamedTuple):
-    """What workers of one variant are started for; `name` is the variant's in sentences for callers."""
+    """What workers of one variant are started for.
+
+    `cores` is for the session, `lanes` are as many as runs may go on at once, and `name` is the variant's in
+    sentences for callers.
+    """
 
     file: ModelFile
     settings: SessionSettings
     cores: int
+    lanes: int
     name: str
 
     @property
@@ -82,8 +87,8 @@ class Child:
     def _start(self, task: Task) -> None:
         with ExitStack() as theirs, ExitStack() as ours:
             self._control, control = _pair(socket.SOCK_STREAM, ours, theirs)
-            pairs = [_pair(socket.SOCK_SEQPACKET, ours, theirs) for _ in range(task.cores)]
-            self._room = Room.create(task.cores)
+            pairs = [_pair(socket.SOCK_SEQPACKET, ours, theirs) for _ in range(task.lanes)]
+            self._room = Room.create(task.lanes)
             ours.callback(self._room.close)
             handles = tuple(end.fileno() for _, end in pairs)
             order = Order(
@@ -230,13 +235,22 @@ class Child:
             self._is_over = True
             os.close(self.pidfd)
             self._close_idle()
-        return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with code {status}"
+        return ending_of(status)
 
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
         if self._busy == 0:
             self._room.close()
+
+
+def ending_of(status: int) -> str:
+    """Return how a process ended, by `subprocess.Popen.returncode`."""
+    if status >= 0:
+        return f"ended with code {status}"
+    # Real-time signals but for the first and the last have no name (signal(7)).
+    names = {known.value: known.name for known in signal.Signals}
+    return f"was killed by {names.get(-status, f'signal {-status}')}"
 
 
 def _pair(kind: socket.SocketKind, ours: ExitStack, theirs: ExitStack) -> tuple[socket.socket, socket.socket]:

@@ -24,10 +24,11 @@ class ProcessFactory:
     """Loads each model into a worker process of its own. All of them share the turns of one set of cores.
 
     Args:
-        cores: how many runs go on at once and how many threads a session has at most; None reads the cgroup.
+        cores: how many threads a session has at most; None reads the cgroup.
         tell: is told when a worker dies and when another takes its place, on the supervisor's thread; must
             return soon and raise nothing.
         monotonic: the clock that restarts are timed by.
+        turns: how many runs go on at once; 0 for one on each core.
 
     Raises:
         StartError: this system is not Linux, whose means of keeping processes it needs.
@@ -38,11 +39,12 @@ class ProcessFactory:
         cores: int | None = None,
         tell: Callable[[WorkerEvent], None] = _ignore,
         monotonic: Callable[[], float] = time.monotonic,
+        turns: int = 0,
     ) -> None:
         if not hasattr(os, "memfd_create") or not hasattr(os, "pidfd_open"):
             raise StartError("Worker processes need Linux 5.3 or later; start with --runtime inline.")
         self._cores = cores or available_cores()
-        self._slots = RunSlots(self._cores)
+        self._slots = RunSlots(turns or self._cores)
         self._tell = tell
         self._monotonic = monotonic
         self.supervisor = Supervisor(monotonic)
@@ -56,7 +58,7 @@ class ProcessFactory:
         """
         file = inspect_model_file(model_file)
         name = "/".join(model_file.parts[-3:-1])
-        post = Post(Task(file, settings, self._cores, name), self._monotonic, self._tell)
+        post = Post(Task(file, settings, self._cores, self._slots.count, name), self._monotonic, self._tell)
         self.supervisor.take(post)
         try:
             report = post.first.result(LOAD_SECONDS + 2 * GRACE_SECONDS)

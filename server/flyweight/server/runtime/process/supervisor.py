@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from flyweight.server.lifecycle.border import survive
 from flyweight.server.runtime.process.post import Phase, Post
+from flyweight.server.survival import survive
 
 # How often a worker with runs in progress is looked at for signs of life.
 _WATCH_SECONDS: Final = 10.0

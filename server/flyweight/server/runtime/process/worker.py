@@ -6,7 +6,6 @@ thread for each lane takes a run, runs it and answers; between two runs it waits
 It imports as little as it can: every module is paid for once in each worker.
 """
 
-import ctypes
 import gc
 import os
 import signal
@@ -23,6 +22,7 @@ import numpy as np
 
 from flyweight.server.errors import DeadlineExceeded, InvalidRequest, LoadFailed, RunFailed, ServerError
 from flyweight.server.runtime.memory import keep_one_heap, read_held, reset_peak, trim_heap
+from flyweight.server.runtime.parent import end_with_parent
 from flyweight.server.runtime.priming import prime
 from flyweight.server.runtime.process.faults import LaneClosed, TooLarge
 from flyweight.server.runtime.process.lane import ANSWER, FAILURE, Lane, Message
@@ -30,7 +30,6 @@ from flyweight.server.runtime.process.room import Room
 from flyweight.server.runtime.process.startup import Order, Report
 from flyweight.server.runtime.session import Session, open_session
 
-_PR_SET_PDEATHSIG: Final = 1
 _DONE: Final = 0
 _BROKEN: Final = 70
 # The server says when a worker ends. A terminal's Ctrl-C and a service manager's SIGTERM go to every process,
@@ -44,7 +43,7 @@ def main(arguments: list[str]) -> NoReturn:
     order = Order.decode(arguments[0])
     for ignored in _IGNORED:
         signal.signal(ignored, signal.SIG_IGN)
-    _die_with(order.front_pid)
+    end_with_parent(order.front_pid)
     threading.excepthook = _end
     control = socket.socket(fileno=order.control)
     report, session = _load(order)
@@ -64,14 +63,6 @@ def main(arguments: list[str]) -> NoReturn:
             control.recv(1)
     # Nothing here has to be put in order, and a run that is in progress is not waited for.
     os._exit(_DONE)
-
-
-def _die_with(front_pid: int) -> None:
-    """Have the kernel end this process with the server, even while onnxruntime runs (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The server may have died before that.
-    if os.getppid() != front_pid:
-        os._exit(_DONE)
 
 
 def _load(order: Order) -> tuple[Report, Session | None]:

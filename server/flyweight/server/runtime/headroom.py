@@ -42,6 +42,12 @@ def read_headroom(limit_bytes: int = 0, proc: Path = _PROC, cgroup: Path = _CGRO
     return min(found, key=lambda headroom: headroom.left_bytes) if found else None
 
 
+def free_bytes(limit_bytes: int = 0) -> int | None:
+    """Return the bytes that are left; None where nothing tells. The argument is that of `read_headroom`."""
+    headroom = read_headroom(limit_bytes)
+    return None if headroom is None else max(0, headroom.left_bytes)
+
+
 def _machine_headroom(proc: Path) -> Iterator[Headroom]:
     fields = read_fields(proc / "meminfo")
     if "MemAvailable" in fields:
