@@ -21,8 +21,8 @@ SERVICE: Final = "inference.GRPCInferenceService"
 _RETRY_BUFFER_BYTES: Final = 16 << 20
 
 # A server that restarts is back within a second, and retries only help when the channel has reconnected by
-# then; gRPC's own first wait is 1 s and its longest 120 s. Its "min" is left alone: by that name it is also the
-# time that an attempt to connect gets, which on a busy machine may take longer than any wait.
+# then; gRPC's own first wait is 1 s and its longest 120 s. Its "min" is left alone: by that name it is also
+# the time that an attempt to connect gets, which on a busy machine may take longer than any wait.
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 5000
 

@@ -17,6 +17,7 @@ from flyweight.server.runtime.usage import Usage, memory_kinds
 
 _VARIANT: Final = ("model", "variant")
 
+
 class VariantMetrics(NullObserver, Collector):
     """An Observer of the manager, and the collector of what its table holds. Thread-safe."""
 
