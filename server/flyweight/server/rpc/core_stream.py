@@ -32,6 +32,7 @@ class CoreStream:
         self._is_over = False
         self._holds_read = False
         self._ending: tuple[Failure | None] | None = None
+        call.on_over(self._forget_reader)
         call.begin(self._sent)
 
     def attach(self, reader: StreamReader) -> None:
@@ -71,10 +72,15 @@ class CoreStream:
 
     def _received(self, body: bytes | None) -> None:
         reader = self._reader
-        assert reader is not None
+        if reader is None:
+            return
         result = attempt(reader.on_half_close if body is None else partial(reader.on_message, body))
         if isinstance(result, Failure):
             self.finish(result)
+
+    def _forget_reader(self) -> None:
+        # It knows this stream: a circle of both would keep the call, and all that the core holds for it.
+        self._reader = None
 
     def _sent(self, is_alive: bool) -> None:  # noqa: FBT001 - the core's word on a batch
         with self._lock:
