@@ -156,8 +156,10 @@ def test_fifty_loads_and_unloads_leave_no_file_open(tmp_path: Path, publish: Cal
         runtime.close()
 
     cycle()
+    # What other tests of this process left is theirs.
+    children = set(children_of(os.getpid()))
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- a Path opens one itself
     for _ in range(50):
         cycle()
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
-    assert not children_of(os.getpid())
+    assert set(children_of(os.getpid())) <= children

@@ -102,12 +102,7 @@ MISTAKES: tuple[tuple[Callable[[Any], Any], str, str], ...] = (
         "INVALID_ARGUMENT",
         "'q'",
     ),
-    (
-        lambda c: c.infer("tiny", [tensor()], outputs=[triton.InferRequestedOutput("y", class_count=2)]),
-        "UNIMPLEMENTED",
-        "classification",
-    ),
-    (lambda c: c.get_trace_settings(), "UNIMPLEMENTED", "TraceSetting"),
+    (lambda c: c.register_system_shared_memory("r", "/k", 8), "UNIMPLEMENTED", "shared memory"),
 )
 
 

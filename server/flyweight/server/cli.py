@@ -35,6 +35,8 @@ __all__ = ["check", "serve"]
 
 _NOT_DRAINED: Final = 1
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+# How late a signal may be answered that another thread was given, which takes a debugger or a tracer.
+_SIGNAL_SECONDS: Final = 0.5
 _PORT: Final = click.IntRange(0, 65535)
 
 
@@ -257,7 +259,9 @@ def _run(server: Server) -> int:
     try:
         click.echo(str(server.start()))
         started.set()
-        asked_to_stop.wait()
+        # The kernel may give a signal to any thread, and Python answers it when this one wakes.
+        while not asked_to_stop.wait(_SIGNAL_SECONDS):
+            pass
     except _StopBeforeReady:
         # Nothing was accepted yet, or next to nothing: what follows is over at once.
         logging.getLogger(__name__).info("Asked to stop before everything was loaded.")
