@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from flyweight.protos.errors import RepositoryError
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ServerReadyResponse
 from flyweight.protos.tensors import encode_inputs
 from flyweight.server.app import Server, Started
-from flyweight.server.errors import LoadFailed, StartError
+from flyweight.server.errors import Draining, LoadFailed, StartError
 from flyweight.server.runtime.fake import FakeFactory, FakeRuntime
 from flyweight.server.settings import ServerSettings
 
@@ -109,6 +110,18 @@ def test_is_live_but_not_ready_while_it_loads(settings: ServerSettings) -> None:
     server.stop(at_once=True)
 
 
+def await_closed(server: Server) -> None:
+    """Wait until a server that is stopping accepts nothing more."""
+    ends = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < ends:
+        try:
+            server._gate.enter()
+        except Draining:
+            return
+        server._gate.leave()
+    raise AssertionError("The server did not begin to stop.")
+
+
 def test_a_request_in_flight_is_answered_before_the_server_ends(
     settings: ServerSettings, start: Callable[..., tuple[Server, Started]]
 ) -> None:
@@ -125,6 +138,7 @@ def test_a_request_in_flight_is_answered_before_the_server_ends(
     assert entered.wait(PATIENCE_SECONDS)
     stopping = threading.Thread(target=server.stop)
     stopping.start()
+    await_closed(server)
     late_channel, late = infer(started.address)
     assert late.code() is grpc.StatusCode.UNAVAILABLE
     go_on.set()
