@@ -28,6 +28,10 @@ from typing import Final
 
 from flyweight.protos.errors import FlyweightError, RepositoryError, TensorError
 
+# Long enough for a place to become free on a busy server, or for one of the caller's own requests to end, and
+# short enough that a caller hardly notices.
+_RETRY_AFTER_SECONDS: Final = 0.1
+
 
 class Code(IntEnum):
     """The canonical gRPC status codes (grpc/grpc, doc/statuscodes.md), known without grpc."""
@@ -141,7 +145,7 @@ class QueueFull(ServerError):
     `retry_after_seconds` is how long a caller should leave it alone (gRPC's retry push-back).
     """
 
-    def __init__(self, sentence: str, retry_after_seconds: float) -> None:
+    def __init__(self, sentence: str, retry_after_seconds: float = _RETRY_AFTER_SECONDS) -> None:
         super().__init__(sentence)
         self.retry_after_seconds = retry_after_seconds
 

@@ -14,7 +14,7 @@ from flyweight.server.errors import DeadlineExceeded, Draining, LoadFailed, Unkn
 from flyweight.server.lifecycle.index import IndexEntry, State
 from flyweight.server.lifecycle.manager import Manager, ManagerSettings
 from flyweight.server.lifecycle.observer import NullObserver
-from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable
+from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable, lease_from
 from flyweight.server.runtime.fake import FakeFactory, FakeRuntime
 from flyweight.server.runtime.inline import InlineFactory
 
@@ -64,7 +64,7 @@ def pick(variant: str) -> Any:
 
 def test_it_serves_what_is_there(manager: Manager) -> None:
     for variant, scale in (("baseline", 2), ("int8", 3)):
-        with manager.lease(pick(variant)) as held:
+        with lease_from(lambda: manager.table, pick(variant)) as held:
             np.testing.assert_array_equal(held.runtime.run({"x": X}).outputs["y"], scale * X)
     assert manager.index() == [
         IndexEntry("tiny", "baseline", State.READY, ""),
@@ -188,7 +188,8 @@ def test_stopping_waits_for_leases_and_closes_everything(repository: Path) -> No
 
 
 def test_unloading_waits_for_the_last_request(manager: Manager) -> None:
-    with manager.lease(pick("int8")), pytest.raises(DeadlineExceeded, match="requests still use it"):
+    leased = lease_from(lambda: manager.table, pick("int8"))
+    with leased, pytest.raises(DeadlineExceeded, match="requests still use it"):
         manager.unload_model("tiny", 0.05)
     assert not manager.table.models
 

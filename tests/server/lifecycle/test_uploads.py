@@ -14,6 +14,7 @@ import pytest
 from flyweight.server.errors import LoadFailed, TrafficPlanError, UnknownModel
 from flyweight.server.lifecycle.manager import Manager, ManagerSettings
 from flyweight.server.lifecycle.overlay import Upload
+from flyweight.server.lifecycle.table import lease_from
 from flyweight.server.lifecycle.uploads import Uploads
 from flyweight.server.runtime.inline import InlineFactory
 from flyweight.server.traffic import TrafficFile
@@ -57,7 +58,7 @@ def model(tiny_model: Any, tmp_path: Path) -> Callable[[float], bytes]:
 
 
 def answer(manager: Manager, variant: str = "", model: str = "tiny") -> float:
-    with manager.lease(lambda table: (table.model(model).variant(variant), None)) as held:
+    with lease_from(lambda: manager.table, lambda table: (table.model(model).variant(variant), None)) as held:
         return float(held.runtime.run({"x": X}).outputs["y"][0, 0])
 
 
@@ -149,7 +150,7 @@ def test_an_upload_of_which_a_part_fails_is_taken_back_whole(manager: Manager, m
 
 
 def test_requests_go_on_while_an_upload_comes_and_goes(manager: Manager, model: Any) -> None:
-    with manager.lease(lambda table: (table.model("tiny").variant(""), None)) as held:
+    with lease_from(lambda: manager.table, lambda table: (table.model("tiny").variant(""), None)) as held:
         manager.load_model("tiny", SOON, Upload("", {"1/model.onnx": model(7.0)}))
         assert held.runtime.run({"x": X}).outputs["y"][0, 0] == 2.0
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +25,6 @@ from flyweight.server.lifecycle.table import (
     RoutingTable,
     ServedModel,
     acquire_from,
-    lease_from,
 )
 from flyweight.server.repository.serving import ServingPolicy
 from flyweight.server.rpc import carrier_grpcio
@@ -88,11 +86,6 @@ class FakeModels:
         ]
         self.asked: list[tuple[str, str]] = []
         self.patience: list[float] = []
-
-    def lease(
-        self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Pick]]
-    ) -> AbstractContextManager[Held[Pick]]:
-        return lease_from(lambda: self.table, pick)
 
     def acquire(self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Pick]]) -> Held[Pick]:
         return acquire_from(lambda: self.table, pick)

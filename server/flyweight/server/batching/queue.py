@@ -13,9 +13,6 @@ from flyweight.server.batching.job import Job
 from flyweight.server.errors import QueueFull
 from flyweight.server.repository.serving import QueuePolicy, ServingPolicy, TimeoutAction
 
-# Long enough for a place to become free on a busy server, short enough that a caller hardly notices.
-RETRY_AFTER_SECONDS = 0.1
-
 
 @dataclass(slots=True)
 class _Level:
@@ -54,8 +51,7 @@ class BatchQueue:
         bound = level.policy.max_waiting
         if bound and len(level.waiting) + len(level.late) >= bound:
             raise QueueFull(
-                f"{self._what} has {bound} requests waiting (max_queue_size) already; try again later.",
-                RETRY_AFTER_SECONDS,
+                f"{self._what} has {bound} requests waiting (max_queue_size) already; try again later."
             )
         level.waiting.append(job)
         self._count += 1

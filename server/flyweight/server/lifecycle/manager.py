@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,6 @@ from flyweight.server.lifecycle.table import (
     RoutingTable,
     ServedModel,
     acquire_from,
-    lease_from,
 )
 from flyweight.server.lifecycle.uploads import Uploads
 from flyweight.server.lifecycle.watching import Watch, folders_of
@@ -233,12 +232,6 @@ class Manager:
     def index(self) -> list[IndexEntry]:
         """Return every model and variant that is known, in order of name."""
         return self._board.index()
-
-    def lease(
-        self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Pick]]
-    ) -> AbstractContextManager[Held[Pick]]:
-        """Hold the variant that `pick` finds in the current table; see `lease_from`."""
-        return lease_from(lambda: self._board.table, pick)
 
     def acquire(self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Pick]]) -> Held[Pick]:
         """Lease the variant that `pick` finds in the current table; see `acquire_from`."""

@@ -6,7 +6,6 @@ A request is accepted or refused at once, so a queue never grows without bound.
 import threading
 from enum import Enum, auto
 
-from flyweight.server.batching.queue import RETRY_AFTER_SECONDS
 from flyweight.server.errors import Draining, NotReady, QueueFull
 
 
@@ -45,8 +44,7 @@ class Gate:
             if self._accepted >= self._max_accepted:
                 raise QueueFull(
                     f"The server holds its {self._max_accepted} requests (--max-in-flight) already; "
-                    "try again later or at another replica.",
-                    RETRY_AFTER_SECONDS,
+                    "try again later or at another replica."
                 )
             self._accepted += 1
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
-from flyweight.server.batching.queue import RETRY_AFTER_SECONDS
 from flyweight.server.errors import Code, QueueFull
 from flyweight.server.rpc.access_log import AccessLog
 from flyweight.server.rpc.arriving import Arriving
@@ -166,7 +165,7 @@ class GrpcioCarrier:
             gathered = gathered + 1 if taken else 0
             if not taken or gathered >= _GATHERED_EVENTS:
                 for core in self._arriving.give_way():
-                    core.end(self._wording(failure_of(QueueFull(_TOO_SLOW, RETRY_AFTER_SECONDS))))
+                    core.end(self._wording(failure_of(QueueFull(_TOO_SLOW))))
                 moment = self._runs.advance()
                 latest = time.monotonic() + _LOOK_SECONDS
                 look_at = latest if moment is None else min(moment, latest)

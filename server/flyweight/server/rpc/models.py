@@ -1,7 +1,6 @@
 """What the handlers need of whoever looks after the models: the lifecycle's manager, or a test's stand-in."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from flyweight.server.lifecycle.index import IndexEntry
@@ -18,12 +17,6 @@ class Models(Protocol):
     @property
     def table(self) -> RoutingTable:
         """Return the current routing table; never waits."""
-        ...
-
-    def lease(
-        self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Pick]]
-    ) -> AbstractContextManager[Held[Pick]]:
-        """Hold the variant that `pick` finds in the current table."""
         ...
 
     def acquire(self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Pick]]) -> Held[Pick]:

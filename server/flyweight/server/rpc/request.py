@@ -3,7 +3,7 @@
 message -> admission -> traffic chooses -> lease -> arrays, checked -> queue ... run -> message
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 from flyweight.protos.errors import FlyweightError
@@ -270,12 +270,11 @@ class Request:
         parameters["flyweight_reason"].string_param = choice.reason.value
         if self._options.empty_final_response:
             parameters["triton_final_response"].bool_param = True
-        labels: Mapping[str, Sequence[str]] = variant.labels
         write_outputs(
             response,
             message,
             outputs,
-            labels,
+            variant.labels,
             self._inside.regions,
             has_batch_axis=variant.signature.max_batch_rows > 0,
         )

@@ -3,12 +3,8 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from flyweight.server.errors import QueueFull
-
-# As for a full server: long enough for one of the caller's own requests to end.
-RETRY_AFTER_SECONDS: Final = 0.1
 
 
 class ClientLimits:
@@ -42,8 +38,7 @@ class ClientLimits:
                 return
         raise QueueFull(
             f"{key} has {self._limit} requests inside, as many as one caller may have; send fewer at a time, "
-            "or start the server with a larger --max-in-flight-per-client.",
-            RETRY_AFTER_SECONDS,
+            "or start the server with a larger --max-in-flight-per-client."
         )
 
     def leave(self, key: str) -> None:

@@ -16,8 +16,6 @@ from flyweight.server.sequences.spec import SequenceSpec
 # A sequence's requests run one after the other; who sends this many ahead does not wait for answers at all.
 _MOST_WAITING: Final = 64
 
-_RETRY_AFTER_SECONDS: Final = 0.1
-
 
 @dataclass(frozen=True, slots=True)
 class SequenceStep:
@@ -213,14 +211,12 @@ class Sequences:
         if found is None:
             if len(self._sequences) >= self.spec.most:
                 raise QueueFull(
-                    f"{self._what} keeps its {self.spec.most} sequences already; end some, or try later.",
-                    _RETRY_AFTER_SECONDS,
+                    f"{self._what} keeps its {self.spec.most} sequences already; end some, or try later."
                 )
             found = self._sequences[sequence_id] = _Sequence(sequence_id)
         if len(found.queue) >= _MOST_WAITING:
             raise QueueFull(
-                f"{_MOST_WAITING} requests of the sequence {sequence_id!r} wait already; wait for answers.",
-                _RETRY_AFTER_SECONDS,
+                f"{_MOST_WAITING} requests of the sequence {sequence_id!r} wait already; wait for answers."
             )
         found.used_seconds = now
         self._sequences.move_to_end(sequence_id)
