@@ -16,7 +16,8 @@ from flyweight.server.lifecycle.manager import Manager, ManagerSettings
 from flyweight.server.lifecycle.observer import NullObserver
 from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable, lease_from
 from flyweight.server.runtime.fake import FakeFactory, FakeRuntime
-from flyweight.server.runtime.inline import InlineFactory
+from flyweight.server.runtime.inline import InlineFactory, InlineRuntime
+from flyweight.server.runtime.seam import SessionSettings
 
 X = np.ones((2, 4), np.float32)
 SOON = 20.0
@@ -79,6 +80,29 @@ def test_it_follows_what_comes_and_goes(
     waiter.wait_for("baseline", "fp16", "int8")
     (repository / "tiny" / "int8").rename(repository / "tiny" / ".int8")
     waiter.wait_for("baseline", "fp16")
+
+
+def test_only_who_comes_beside_traffic_gives_way(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, publish: Any
+) -> None:
+    asked: list[bool] = []
+    factory = InlineFactory(cores=1)
+    load = factory.load
+
+    def note(path: Path, settings: SessionSettings) -> InlineRuntime:
+        asked.append(settings.gives_way)
+        return load(path, settings)
+
+    monkeypatch.setattr(factory, "load", note)
+    manager = Manager(ManagerSettings(repository, poll_seconds=0.02), factory)
+    manager.start()
+    try:
+        assert manager.wait_until_settled(SOON)
+        publish("fp16", 2.0, parent="baseline")
+        manager.load_model("tiny", SOON)
+    finally:
+        manager.stop()
+    assert (asked[0], asked[-1]) == (False, True)
 
 
 def test_a_broken_variant_takes_nothing_down(manager: Manager, publish: Any) -> None:

@@ -83,7 +83,7 @@ class Served:
             for path in Path(f"/proc/{self.pid}/task").glob("*/children")
             for child in path.read_text().split()
         ]
-        return [pid for pid in pids if b"process.worker" in _command_line(pid)]
+        return [pid for pid in pids if b"process.entry" in _command_line(pid)]
 
     def limit(self, what: int, soft: int) -> None:
         """Set a soft limit of the running process (prlimit(2))."""

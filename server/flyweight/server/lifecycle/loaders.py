@@ -1,48 +1,57 @@
-"""The threads that bring variants up, side by side and never more than were asked for."""
+"""The threads that bring variants up, side by side."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from functools import partial
 
 from flyweight.server.survival import survive
 
 Job = Callable[[], None]
 
+_log = logging.getLogger(__name__)
+
 
 class LoadThreads:
-    """Owns `count` threads, from `start` to `stop`; each takes one job after the other.
+    """Owns a thread for each job, until `stop`.
 
-    Whoever submits hands in no more than `count` jobs at a time, so that none waits behind another. The
-    threads are daemons: a session that is being built cannot be cut short, and must not keep the process from
-    ending.
+    A job may lower its thread's priority, which an ordinary user cannot raise again; so none inherits the
+    thread of another. Whoever submits hands in no more jobs at a time than may load at once. The threads are
+    daemons: a session that is being built cannot be cut short, and must not keep the process from ending.
     """
 
-    def __init__(self, count: int) -> None:
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"flyweight-load-{number}", daemon=True)
-            for number in range(count)
-        ]
-
-    def start(self) -> None:
-        """Start the threads."""
-        for thread in self._threads:
-            thread.start()
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+        self._is_stopped = False
 
     def submit(self, job: Job) -> None:
-        """Have a job done by the next thread that is free; it raises nothing."""
-        self._jobs.put(job)
+        """Have a job, which raises nothing, done by a thread of its own; after `stop` it is not done."""
+        thread = threading.Thread(target=partial(self._do, job), name="flyweight-load", daemon=True)
+        with self._lock:
+            if self._is_stopped:
+                return
+            self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._threads.discard(thread)
+            _log.exception("No thread could be started for a load; raise the limit on processes.")
+            # Unloads wait meanwhile, which is better than a variant that never comes.
+            survive("loading a variant", job, lambda _: None)
 
     def stop(self, timeout_seconds: float) -> None:
         """Take no more jobs, wait for those in progress, and leave behind what is not done in time."""
-        for _ in self._threads:
-            self._jobs.put(None)
+        with self._lock:
+            self._is_stopped = True
+            threads = tuple(self._threads)
         ends = time.monotonic() + timeout_seconds
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, ends - time.monotonic()))
+        for thread in threads:
+            thread.join(max(0.0, ends - time.monotonic()))
 
-    def _serve(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            survive("loading a variant", job, lambda _: None)
+    def _do(self, job: Job) -> None:
+        survive("loading a variant", job, lambda _: None)
+        with self._lock:
+            self._threads.discard(threading.current_thread())

@@ -40,6 +40,8 @@ def load_variant(
     factory: RuntimeFactory,
     intra_op_threads: int = 0,
     ensembles: Ensembles | None = None,
+    *,
+    gives_way: bool = False,
 ) -> LoadedVariant:
     """Load a variant; after an error nothing of it is left.
 
@@ -48,6 +50,7 @@ def load_variant(
         factory: makes the runtime.
         intra_op_threads: the operator's word against the manifest's; 0 leaves it to the manifest.
         ensembles: makes the runtimes of ensembles; None refuses them.
+        gives_way: whether everything else goes first; the calling thread may then keep a lower priority.
 
     Raises:
         LoadFailed, RepositoryError: with one sentence that names the file and what to do.
@@ -64,7 +67,7 @@ def load_variant(
         _verify(source, manifest)
         _note_processor(source, manifest)
     settings = _session_settings(source.model, manifest, config, intra_op_threads)
-    bare = factory.load(source.folder / source.model_file, settings)
+    bare = factory.load(source.folder / source.model_file, replace(settings, gives_way=gives_way))
     try:
         return _bring_up(source, config, manifest, bare)
     except BaseException:

@@ -99,12 +99,12 @@ class Manager:
         )
         quiet_seconds = settings.poll_seconds * _QUIET_SHARE
         self._source = Source(settings.repository, quiet_seconds, self._board.accept, monotonic)
-        self._loaders = LoadThreads(settings.load_threads)
+        self._loaders = LoadThreads()
         ensembles = Ensembles(lambda: self._board.table)
         guard = MemoryGuard(lambda: read_headroom(settings.memory_limit_bytes))
         self._worker = Worker(
             self._board,
-            partial(_load, settings, factory, ensembles, guard),
+            partial(self._load, factory, ensembles, guard),
             self._loaders.submit,
             monotonic,
             wake=self._work_now.set,
@@ -129,7 +129,6 @@ class Manager:
         """
         scan_repository(self._settings.repository)
         self._watcher = Watch() if self._settings.watch else Watch(open_inotify=None)
-        self._loaders.start()
         for thread in self._threads:
             thread.start()
 
@@ -271,19 +270,19 @@ class Manager:
                 self._sweep()
                 self._work_now.wait(self._board.seconds_to_retry())
 
+    def _load(
+        self, factory: RuntimeFactory, ensembles: Ensembles, guard: MemoryGuard, source: VariantSource
+    ) -> LoadedVariant:
+        """Load a variant if there is memory for it; an ensemble takes none of its own."""
+        is_guarded = self._settings.memory_guard and not source.is_ensemble
+        # Who is served already must not feel that another comes.
+        gives_way = bool(self._board.table.models)
+        with guard.admit(source) if is_guarded else nullcontext():
+            return load_variant(
+                source, factory, self._settings.intra_op_threads, ensembles, gives_way=gives_way
+            )
+
     def _sweep(self) -> None:
         """Remove uploads that nobody serves any more."""
         if not self._uploads.is_empty:
             self._uploads.sweep(self._board.folders_in_use)
-
-
-def _load(
-    settings: ManagerSettings,
-    factory: RuntimeFactory,
-    ensembles: Ensembles,
-    guard: MemoryGuard,
-    source: VariantSource,
-) -> LoadedVariant:
-    """Load a variant if there is memory for it; an ensemble takes none of its own."""
-    with guard.admit(source) if settings.memory_guard and not source.is_ensemble else nullcontext():
-        return load_variant(source, factory, settings.intra_op_threads, ensembles)

@@ -9,6 +9,7 @@ from flyweight.server.runtime.cores import available_cores
 from flyweight.server.runtime.growth import GrowthMeter
 from flyweight.server.runtime.memory import trim_heap
 from flyweight.server.runtime.model_file import inspect_model_file
+from flyweight.server.runtime.priority import give_way
 from flyweight.server.runtime.probing import Prober, Probing
 from flyweight.server.runtime.seam import (
     Answer,
@@ -44,6 +45,8 @@ class InlineFactory:
             LoadFailed: the file is missing or not a model that can be served; nothing is left behind.
         """
         file = inspect_model_file(model_file)
+        if settings.may_give_way:
+            give_way()
         meter = GrowthMeter()
         session = open_session(model_file, settings, self._cores, is_coded=file.is_coded)
         memory = MemoryReport(file.folder_bytes, meter.read().pss_bytes)

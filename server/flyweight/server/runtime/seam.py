@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from flyweight.server.runtime.session_entries import THREAD_WORDS
 from flyweight.server.runtime.signature import Array, Signature, TensorSpec
 from flyweight.server.runtime.usage import Usage
 
@@ -40,11 +41,18 @@ class RuntimeState(Enum):
 class SessionSettings:
     """How a session is set up: the manifest's words, unless the operator says otherwise.
 
-    `intra_op_threads` of 0 leaves the number to the runtime.
+    `intra_op_threads` of 0 leaves the number to the runtime. A session that `gives_way` is built while
+    everything else goes first, and by a thread that may keep a lower priority.
     """
 
     intra_op_threads: int = 0
     config_entries: Mapping[str, str] = field(default_factory=dict[str, str])
+    gives_way: bool = False
+
+    @property
+    def may_give_way(self) -> bool:
+        """Return whether it gives way and can: threads of the session's own would keep a lower priority."""
+        return self.gives_way and self.intra_op_threads <= 1 and not self.config_entries.keys() & THREAD_WORDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ OPTION_WORDS: Final = frozenset(
     {"execution_mode", "inter_op_thread_count", "enable_mem_arena", "enable_mem_pattern", GRAPH_LEVEL}
 )
 
+# Those with which a session has threads of its own.
+THREAD_WORDS: Final = frozenset({"execution_mode", "inter_op_thread_count"})
+
 # Settings of a run, which a repository writes beside those of the session.
 ARENA_SHRINKAGE: Final = "memory.enable_memory_arena_shrinkage"
 RUN_ENTRIES: Final = frozenset({ARENA_SHRINKAGE})

@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 30
 X = np.ones((1, 4), np.float32)
 # Imports the worker, and then does what the test writes below it.
 IMPORT = "import os, sys, signal; import flyweight.server.runtime.process.worker as worker\n"
-MAIN = "\nworker.main(sys.argv[1:])"
+MAIN = "\nworker.main(sys.argv[1])"
 
 
 class Clock:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from flyweight.server.errors import (
@@ -19,6 +20,7 @@ from flyweight.server.errors import (
     WorkerDied,
 )
 from flyweight.server.runtime.model_file import ModelFile
+from flyweight.server.runtime.process.entry import GIVE_WAY
 from flyweight.server.runtime.process.faults import LaneClosed, PacketFault, TooLarge
 from flyweight.server.runtime.process.lane import ANSWER, FAILURE, RUN, Lane, Message
 from flyweight.server.runtime.process.room import Room
@@ -29,7 +31,7 @@ from flyweight.server.runtime.seam import Array, SessionSettings
 _COMMAND: Final = (
     "-P",
     "-c",
-    "import sys; from flyweight.server.runtime.process.worker import main; main(sys.argv[1:])",
+    "import sys; from flyweight.server.runtime.process.entry import main; main(sys.argv[1:])",
 )
 # Threads of numpy's linear algebra, which a worker never uses.
 _ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -51,6 +53,10 @@ class Task(NamedTuple):
     cores: int
     lanes: int
     name: str
+
+    def without_giving_way(self) -> "Task":
+        """Return it for workers that are needed now."""
+        return self._replace(settings=replace(self.settings, gives_way=False))
 
     @property
     def model(self) -> str:
@@ -101,9 +107,10 @@ class Child:
                 cores=task.cores,
                 settings=task.settings,
             )
+            manners = (GIVE_WAY,) if task.settings.may_give_way else ()
             # The command is ours: the order is data.
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, *_COMMAND, order.encode()],
+                [sys.executable, *_COMMAND, order.encode(), *manners],
                 stdin=subprocess.DEVNULL,
                 stdout=_STANDARD_ERROR,
                 env=os.environ | _ENVIRONMENT,

@@ -158,6 +158,8 @@ class Post:
     def _on_ready(self, now: float, report: Report) -> None:
         if not self.first.done():
             self.first.set_result(report)
+            # Who takes a dead worker's place is waited for by the variant's own traffic.
+            self.task = self.task.without_giving_way()
         elif report.signature != self.first.result().signature:
             # The file was replaced under the variant's name; the repository's next reading tells the manager.
             self._report = Report(failure=f"{self.task.file.path} is another model than before.")

@@ -24,6 +24,7 @@ from flyweight.server.errors import DeadlineExceeded, InvalidRequest, LoadFailed
 from flyweight.server.runtime.memory import keep_one_heap, read_held, reset_peak, trim_heap
 from flyweight.server.runtime.parent import end_with_parent
 from flyweight.server.runtime.priming import prime
+from flyweight.server.runtime.priority import do_aside
 from flyweight.server.runtime.process.faults import LaneClosed, TooLarge
 from flyweight.server.runtime.process.lane import ANSWER, FAILURE, Lane, Message
 from flyweight.server.runtime.process.room import Room
@@ -37,16 +38,16 @@ _BROKEN: Final = 70
 _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def main(arguments: list[str]) -> NoReturn:
-    """Do what the order in `arguments` says until the server goes."""
+def main(order_text: str) -> NoReturn:
+    """Do what an order says until the server goes."""
     keep_one_heap()
-    order = Order.decode(arguments[0])
+    order = Order.decode(order_text)
     for ignored in _IGNORED:
         signal.signal(ignored, signal.SIG_IGN)
     end_with_parent(order.front_pid)
     threading.excepthook = _end
     control = socket.socket(fileno=order.control)
-    report, session = _load(order)
+    report, session = _load_aside(order) if order.settings.may_give_way else _load(order)
     if session is not None:
         room = Room(order.room, len(order.lanes))
         for number, handle in enumerate(order.lanes):
@@ -63,6 +64,13 @@ def main(arguments: list[str]) -> NoReturn:
             control.recv(1)
     # Nothing here has to be put in order, and a run that is in progress is not waited for.
     os._exit(_DONE)
+
+
+def _load_aside(order: Order) -> tuple[Report, Session | None]:
+    """Load while everybody else goes first."""
+    loaded: list[tuple[Report, Session | None]] = []
+    do_aside(lambda: loaded.append(_load(order)))
+    return loaded[0]
 
 
 def _load(order: Order) -> tuple[Report, Session | None]:
@@ -134,7 +142,3 @@ def _end(arguments: threading.ExceptHookArgs) -> None:
     traceback.print_exception(arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
     sys.stderr.flush()
     os._exit(_BROKEN)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

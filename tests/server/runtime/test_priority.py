@@ -1,0 +1,98 @@
+"""What gives way, and what must not: the priority of threads as the kernel tells it."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flyweight.server.runtime.inline import InlineFactory
+from flyweight.server.runtime.priority import do_aside, give_way
+from flyweight.server.runtime.process import child
+from flyweight.server.runtime.process.factory import ProcessFactory
+from flyweight.server.runtime.seam import SessionSettings
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority")
+
+LOWEST = 19
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def niceness_after(job: Callable[[], object]) -> int:
+    """Return the niceness of a thread of its own once it has done a job."""
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append((job(), niceness())[1]))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def niceness_of_tasks(pid: int) -> set[int]:
+    return {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
+
+
+def test_who_gives_way_has_the_lowest_priority_and_nobody_else() -> None:
+    before = niceness()
+    assert niceness_after(give_way) == LOWEST
+    assert niceness() == before
+
+
+def test_what_is_done_aside_gives_way_and_its_caller_does_not() -> None:
+    before, seen = niceness(), list[int]()
+    do_aside(lambda: seen.append(niceness()))
+    assert seen == [LOWEST]
+    assert niceness() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (SessionSettings(gives_way=True), True),
+        (SessionSettings(1, gives_way=True), True),
+        (SessionSettings(), False),
+        (SessionSettings(2, gives_way=True), False),
+        (SessionSettings(config_entries={"execution_mode": "1"}, gives_way=True), False),
+        (SessionSettings(config_entries={"inter_op_thread_count": "2"}, gives_way=True), False),
+    ],
+)
+def test_sessions_with_threads_of_their_own_do_not_give_way(
+    tiny_model: Any, tmp_path: Path, settings: SessionSettings, *, expected: bool
+) -> None:
+    """Their threads would run every request with the priority that they were born with."""
+    path = tiny_model(tmp_path / "tiny" / "1" / "model.onnx")
+    usual = niceness()
+    after = niceness_after(lambda: InlineFactory(cores=2).load(path, settings).close())
+    assert after == (LOWEST if expected else usual)
+
+
+def test_a_worker_that_gave_way_serves_with_the_usual_priority(
+    tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "niceness"
+    watched = (
+        "import os, sys, threading\n"
+        "from flyweight.server.runtime.process import entry\n"
+        "inner = entry.import_module\n"
+        "def outer(name):\n"
+        f"    with open({str(log)!r}, 'a') as file:\n"
+        "        print(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), file=file)\n"
+        "    return inner(name)\n"
+        "entry.import_module = outer\n"
+        "entry.main(sys.argv[1:])"
+    )
+    monkeypatch.setattr(child, "_COMMAND", ("-P", "-c", watched))
+    path = tiny_model(tmp_path / "tiny" / "1" / "model.onnx")
+    usual = niceness()
+    runtime = ProcessFactory(cores=2).load(path, SessionSettings(gives_way=True))
+    try:
+        assert log.read_text().split() == [str(LOWEST), str(usual)]
+        assert runtime.pid is not None
+        assert niceness_of_tasks(runtime.pid) == {usual}
+    finally:
+        runtime.close()
