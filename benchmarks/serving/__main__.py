@@ -68,7 +68,14 @@ def main() -> None:
             # A repository of its own: a server holds this network and no other.
             model = write(network, (given.cache or Path(work)) / f"only-{name}")
             expected = answer_of(network, model)
-            entrants = contenders(network, model, expected, given.peers, given.environments)
+            entrants = contenders(
+                network,
+                model,
+                expected,
+                given.peers,
+                given.environments,
+                processors=len(plan.server_processors),
+            )
             if given.only:
                 entrants = [one for one in entrants if any(part in one.title for part in given.only)]
             result = measure(network, model, entrants, plan)

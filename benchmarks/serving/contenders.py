@@ -22,6 +22,7 @@ RAW: Final = "onnxruntime alone"
 BARE: Final = "bare grpcio, threads"
 FLYWEIGHT: Final = "flyweight"
 FLYWEIGHT_PROCESS: Final = "flyweight, process runtime"
+FLYWEIGHT_ALONE: Final = "flyweight, one run at a time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,10 @@ def contenders(
     expected: NDArray[np.float32],
     peers: Collection[str],
     folder: Path,
+    *,
+    processors: int = 1,
 ) -> list[Contender]:
-    """Return everything that serves `model`, in the order of the table."""
+    """Return everything that serves `model` on so many processors, in the order of the table."""
     ours = grpc_question(network, expected)
     module = (sys.executable, "-m", "benchmarks.serving.bare")
     repository = model.parents[2]
@@ -77,6 +80,9 @@ def contenders(
         Contender(FLYWEIGHT, flyweight_command(repository), ours),
         Contender(FLYWEIGHT_PROCESS, flyweight_command(repository, "--runtime", "process"), ours),
     ]
+    if processors > 1:
+        # What a second run in flight is worth.
+        found.append(Contender(FLYWEIGHT_ALONE, flyweight_command(repository, "--max-running", "1"), ours))
     return found + [_of_peer(environments.PEERS[name], network, model, expected, folder) for name in peers]
 
 

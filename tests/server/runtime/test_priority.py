@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flyweight.server.runtime.inline import InlineFactory
 from flyweight.server.runtime.priority import do_aside, give_way
 from flyweight.server.runtime.process import child
 from flyweight.server.runtime.process.factory import ProcessFactory
+from flyweight.server.runtime.process.runtime import ProcessRuntime
 from flyweight.server.runtime.seam import SessionSettings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority")
@@ -88,11 +90,40 @@ def test_a_worker_that_gave_way_serves_with_the_usual_priority(
     )
     monkeypatch.setattr(child, "_COMMAND", ("-P", "-c", watched))
     path = tiny_model(tmp_path / "tiny" / "1" / "model.onnx")
-    usual = niceness()
-    runtime = ProcessFactory(cores=2).load(path, SessionSettings(gives_way=True))
+    usual, factory, made = niceness(), ProcessFactory(cores=2), list[ProcessRuntime]()
+    after = niceness_after(lambda: made.append(factory.load(path, SessionSettings(gives_way=True))))
+    [runtime] = made
     try:
+        assert after == LOWEST
         assert log.read_text().split() == [str(LOWEST), str(usual)]
         assert runtime.pid is not None
         assert niceness_of_tasks(runtime.pid) == {usual}
+    finally:
+        runtime.close()
+
+
+def test_a_run_for_somebody_who_gives_way_gives_way_in_the_worker(
+    tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "niceness"
+    watched = (
+        "import os, sys, threading\n"
+        "from flyweight.server.runtime.process import worker\n"
+        "inner = worker._answer\n"
+        "def outer(*arguments):\n"
+        f"    with open({str(log)!r}, 'a') as file:\n"
+        "        print(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), file=file)\n"
+        "    inner(*arguments)\n"
+        "worker._answer = outer\n"
+        "worker.main(sys.argv[1])"
+    )
+    monkeypatch.setattr(child, "_COMMAND", ("-P", "-c", watched))
+    path = tiny_model(tmp_path / "tiny" / "1" / "model.onnx")
+    runtime = ProcessFactory(cores=2).load(path, SessionSettings())
+    inputs = {"x": np.ones((1, 4), np.float32)}
+    try:
+        do_aside(lambda: runtime.run(inputs))
+        runtime.run(inputs)
+        assert log.read_text().split() == [str(LOWEST), str(niceness())]
     finally:
         runtime.close()

@@ -25,17 +25,17 @@ from flyweight.server.runtime.slots import RunSlots
 
 
 class InlineFactory:
-    """Loads models into this process. All of its runtimes share the turns of one set of cores.
+    """Loads models into this process.
 
     Args:
         cores: how many threads a session has at most; None reads the cgroup.
         prober: measures what each variant takes; without one there is only what this process grew by.
-        turns: how many runs go on at once; 0 for one on each core.
+        turns: how many runs of a variant go on at once; 0 for one on each core.
     """
 
     def __init__(self, cores: int | None = None, prober: Prober | None = None, turns: int = 0) -> None:
         self._cores = cores or available_cores()
-        self._slots = RunSlots(turns or self._cores)
+        self._turns = turns or self._cores
         self._prober = prober
 
     def load(self, model_file: Path, settings: SessionSettings) -> "InlineRuntime":
@@ -51,7 +51,7 @@ class InlineFactory:
         session = open_session(model_file, settings, self._cores, is_coded=file.is_coded)
         memory = MemoryReport(file.folder_bytes, meter.read().pss_bytes)
         probing = self._prober.ask(model_file, settings) if self._prober is not None else None
-        return InlineRuntime(session, memory, self._slots, probing)
+        return InlineRuntime(session, memory, RunSlots(self._turns), probing)
 
 
 class InlineRuntime:

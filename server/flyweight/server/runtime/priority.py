@@ -14,14 +14,29 @@ from typing import Final
 _LOWEST: Final = 19
 
 
+class _Own(threading.local):
+    """What each thread knows of itself."""
+
+    gave_way = False
+
+
+_own = _Own()
+
+
 def give_way() -> None:
     """Lower this thread's priority for good (Linux): an ordinary user may not raise it again.
 
     Threads that it starts are born with it. Elsewhere a priority is of the whole process, and left alone.
     """
+    _own.gave_way = True
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
+
+
+def gave_way() -> bool:
+    """Return whether this thread does: what it asks of other processes is to give way there, too."""
+    return _own.gave_way
 
 
 def do_aside(job: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""How many runs go on at once: as many as there are cores, for more only take turns at a higher cost."""
+"""How many runs of one variant go on at once, whoever asks."""
 
 import threading
 import time
@@ -9,16 +9,16 @@ from flyweight.server.errors import DeadlineExceeded
 
 
 class RunSlots:
-    """A bounded number of turns. Any thread may wait for one; nobody waits past its deadline.
+    """A variant's turns. Any thread may wait for one; nobody waits past its deadline.
 
-    The scheduler has as many slots, so requests seldom wait here. What does not pass it may: warm-ups, golden
-    samples and the steps of ensembles; and a worker process has a lane for each turn, and no more.
+    The scheduler has as many slots for all variants together, so requests do not wait here. It is for
+    those who do not pass it: a worker process has a lane for each turn, and no more. Variants do not share
+    turns: one that is tried before it serves would keep requests for others waiting.
     """
 
     def __init__(self, count: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._free = threading.Semaphore(count)
         self._monotonic = monotonic
-        self.count = count
 
     @contextmanager
     def hold(self, deadline_monotonic: float | None = None) -> Iterator[float]:

@@ -11,6 +11,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from flyweight.server.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -20,9 +22,10 @@ from flyweight.server.errors import (
     WorkerDied,
 )
 from flyweight.server.runtime.model_file import ModelFile
+from flyweight.server.runtime.priority import gave_way
 from flyweight.server.runtime.process.entry import GIVE_WAY
 from flyweight.server.runtime.process.faults import LaneClosed, PacketFault, TooLarge
-from flyweight.server.runtime.process.lane import ANSWER, FAILURE, RUN, Lane, Message
+from flyweight.server.runtime.process.lane import ANSWER, FAILURE, RUN, RUN_ASIDE, Lane, Message
 from flyweight.server.runtime.process.room import Room
 from flyweight.server.runtime.process.startup import LARGEST_REPORT_BYTES, Order, Report
 from flyweight.server.runtime.seam import Array, SessionSettings
@@ -154,12 +157,13 @@ class Child:
         """
         lane, number = self._take()
         try:
-            sent = lane.send(RUN, number, deadline, inputs, wanted)
+            kind = RUN_ASIDE if gave_way() else RUN
+            sent = lane.send(kind, number, deadline, inputs, wanted)
             message = lane.receive()
             # An answer that nobody waited for any more; it can only be of this lane's last run.
             while message.number < number:
                 message = lane.receive()
-            result = self._result(message, number)
+            result = result_of(message, number, wanted)
             lane.shrink(sent, message.mapped_bytes)
         except TooLarge as fault:
             raise InvalidRequest(f"The inputs take {fault}; send fewer rows at a time.") from fault
@@ -171,17 +175,6 @@ class Child:
         finally:
             self._give_back(lane)
         return result, message.moment
-
-    def _result(self, message: Message, number: int) -> dict[str, Array]:
-        if message.number == number and message.kind == ANSWER:
-            # The lane's next run overwrites what numbers are read from.
-            return {name: array.copy() for name, array in message.arrays.items()}
-        if message.number == number and message.kind == FAILURE and len(message.arrays) == 1:
-            [(name, sentence)] = message.arrays.items()
-            kind = _FAILURES.get(name)
-            if kind is not None:
-                raise kind(sentence.tobytes().decode("utf-8", "replace"))
-        raise PacketFault(f"a packet of the kind {message.kind} and number {message.number} answers {number}")
 
     def _death(self) -> WorkerDied:
         return WorkerDied(
@@ -249,6 +242,26 @@ class Child:
             self._idle.pop().close()
         if self._busy == 0:
             self._room.close()
+
+
+def result_of(message: Message, number: int, wanted: tuple[str, ...]) -> dict[str, Array]:
+    """Return the outputs that a worker answers the run `number` with.
+
+    Raises:
+        PacketFault: it answers another run, or with other outputs than are wanted, or not at all.
+        InvalidRequest, DeadlineExceeded, RunFailed: as the worker says.
+    """
+    arrays = message.arrays
+    if message.number == number and message.kind == ANSWER and tuple(arrays) == wanted:
+        # The lane's next run overwrites what numbers are read from.
+        return {name: array.copy() for name, array in arrays.items()}
+    if message.number == number and message.kind == FAILURE and len(arrays) == 1:
+        [(name, sentence)] = arrays.items()
+        kind = _FAILURES.get(name)
+        # Of text the array holds objects, whose bytes are addresses.
+        if kind is not None and sentence.dtype == np.uint8:
+            raise kind(sentence.tobytes().decode("utf-8", "replace"))
+    raise PacketFault(f"a packet of the kind {message.kind} and number {message.number} answers {number}")
 
 
 def ending_of(status: int) -> str:

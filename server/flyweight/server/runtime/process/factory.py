@@ -8,6 +8,7 @@ from pathlib import Path
 from flyweight.server.errors import LoadFailed, StartError
 from flyweight.server.runtime.cores import available_cores
 from flyweight.server.runtime.model_file import inspect_model_file
+from flyweight.server.runtime.priority import give_way
 from flyweight.server.runtime.process.child import Task
 from flyweight.server.runtime.process.post import GRACE_SECONDS, LOAD_SECONDS, Post, WorkerEvent
 from flyweight.server.runtime.process.runtime import ProcessRuntime
@@ -21,14 +22,14 @@ def _ignore(_: WorkerEvent) -> None:
 
 
 class ProcessFactory:
-    """Loads each model into a worker process of its own. All of them share the turns of one set of cores.
+    """Loads each model into a worker process of its own.
 
     Args:
         cores: how many threads a session has at most; None reads the cgroup.
         tell: is told when a worker dies and when another takes its place, on the supervisor's thread; must
             return soon and raise nothing.
         monotonic: the clock that restarts are timed by.
-        turns: how many runs go on at once; 0 for one on each core.
+        turns: how many runs of a variant go on at once; 0 for one on each core.
 
     Raises:
         StartError: this system is not Linux, whose means of keeping processes it needs.
@@ -44,7 +45,7 @@ class ProcessFactory:
         if not hasattr(os, "memfd_create") or not hasattr(os, "pidfd_open"):
             raise StartError("Worker processes need Linux 5.3 or later; start with --runtime inline.")
         self._cores = cores or available_cores()
-        self._slots = RunSlots(turns or self._cores)
+        self._turns = turns or self._cores
         self._tell = tell
         self._monotonic = monotonic
         self.supervisor = Supervisor(monotonic)
@@ -58,8 +59,11 @@ class ProcessFactory:
         """
         file = inspect_model_file(model_file)
         name = "/".join(model_file.parts[-3:-1])
-        post = Post(Task(file, settings, self._cores, self._slots.count, name), self._monotonic, self._tell)
+        post = Post(Task(file, settings, self._cores, self._turns, name), self._monotonic, self._tell)
         self.supervisor.take(post)
+        if settings.may_give_way:
+            # Not before: the supervisor may just have been born. What this thread tries next gives way, too.
+            give_way()
         try:
             report = post.first.result(LOAD_SECONDS + 2 * GRACE_SECONDS)
         except TimeoutError as error:
@@ -67,4 +71,4 @@ class ProcessFactory:
             raise LoadFailed(
                 f"{model_file} was not loaded within {LOAD_SECONDS:g} s, nor given up."
             ) from error
-        return ProcessRuntime(post, report, self.supervisor, self._slots)
+        return ProcessRuntime(post, report, self.supervisor, RunSlots(self._turns))

@@ -32,6 +32,8 @@ RUN: Final = 1
 ANSWER: Final = 2
 # Its one "tensor" is the sentence, under the name of the error's class.
 FAILURE: Final = 3
+# A run for somebody who gives way.
+RUN_ASIDE: Final = 4
 
 # Up to here a packet costs no more than the room (benchmarks/hop.py: equal at 12 to 25 KB, a quarter more at
 # 50 KB). A packet must fit the kernel's default for a socket's buffer in any case, 212,992 bytes with its own

@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Final, NoReturn
@@ -26,7 +27,7 @@ from flyweight.server.runtime.parent import end_with_parent
 from flyweight.server.runtime.priming import prime
 from flyweight.server.runtime.priority import do_aside
 from flyweight.server.runtime.process.faults import LaneClosed, TooLarge
-from flyweight.server.runtime.process.lane import ANSWER, FAILURE, Lane, Message
+from flyweight.server.runtime.process.lane import ANSWER, FAILURE, RUN_ASIDE, Lane, Message
 from flyweight.server.runtime.process.room import Room
 from flyweight.server.runtime.process.startup import Order, Report
 from flyweight.server.runtime.session import Session, open_session
@@ -105,7 +106,11 @@ def _serve(lane: Lane, session: Session) -> None:
     """Answer the runs of one lane until it is closed."""
     try:
         while True:
-            _answer(lane, session, lane.receive())
+            message = lane.receive()
+            if message.kind == RUN_ASIDE:
+                do_aside(partial(_answer, lane, session, message))
+            else:
+                _answer(lane, session, message)
     except LaneClosed:
         return
 
