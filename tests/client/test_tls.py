@@ -73,7 +73,7 @@ def test_a_server_of_another_authority_is_not_trusted(call: Any, secured: Secure
 def test_the_sentence_points_at_tls(call: Any, secured: Secured) -> None:
     with pytest.raises(Unavailable, match=r"Verification Check failed.*this client uses TLS"):
         ask(call, secured, TlsSettings(secured.ca, secured.certificate, secured.key))
-    with pytest.raises(Unavailable, match="this client uses no TLS"):
+    with pytest.raises(Unavailable, match="this client uses no TLS: if the server does, give --tls or --ca"):
         ask(call, secured, None)
 
 

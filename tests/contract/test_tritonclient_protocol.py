@@ -1,10 +1,12 @@
-"""Stock `tritonclient` against a real server, about tensors and the small RPCs of Triton's extensions."""
+"""Stock `tritonclient` against a real server: tensors, streams, asyncio, the small RPCs of the extensions."""
 
+import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Queue
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
 import tritonclient.utils.shared_memory as shm
 from onnx import TensorProto, helper, save
 from tritonclient.utils import InferenceServerException
@@ -52,6 +55,7 @@ def write_identity(folder: Path, element: int, shape: list[Any]) -> None:
 def write_repository(root: Path) -> None:
     for datatype, (element, _) in ELEMENTS.items():
         write_identity(root / datatype.lower() / "1", element, ["n", "m"])
+    write_identity(root / "bf16" / "1", TensorProto.BFLOAT16, ["n", "m"])
     write_identity(root / "scalar" / "1", TensorProto.FLOAT, [])
     write_identity(root / "pair" / "1", TensorProto.FLOAT, [2, "m"])
     write_identity(root / "classes" / "1", TensorProto.FLOAT, ["n", 4])
@@ -60,6 +64,11 @@ def write_repository(root: Path) -> None:
         'max_batch_size: 8\ninput { name: "x" data_type: TYPE_FP32 dims: 4 }\n'
         'output { name: "y" data_type: TYPE_FP32 dims: 4 label_filename: "labels.txt" }\n'
     )
+
+
+def answer_to(result: Any, error: Any) -> str:
+    """Return the id of an answer, or the words of a failure."""
+    return str(error) if error else str(result.get_response().id)
 
 
 @contextmanager
@@ -156,6 +165,14 @@ def test_bf16_is_refused_in_a_sentence_that_names_both_types(client: Any) -> Non
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
+def test_bf16_goes_to_a_model_that_takes_it_and_comes_back(client: Any) -> None:
+    array = np.array([[1.5, -2.0], [np.inf, 3.140625]], ml_dtypes.bfloat16)
+    result = client.infer("bf16", [tensor(array, "BF16")])
+    assert result.get_output("y").datatype == "BF16"
+    assert result.get_response().raw_output_contents[0] == array.tobytes()
+    np.testing.assert_array_equal(result.as_numpy("y").astype(np.float32), array.astype(np.float32))
+
+
 def test_a_scalar_and_an_empty_tensor_are_tensors(client: Any) -> None:
     assert client.infer("scalar", [tensor(np.array(7, np.float32), "FP32")]).as_numpy("y").item() == 7
     answer = client.infer("pair", [tensor(np.empty((2, 0), np.float32), "FP32")]).as_numpy("y")
@@ -171,6 +188,56 @@ def test_the_largest_classes_come_with_their_labels(client: Any) -> None:
         [b"10.0:2:two", b"5.0:1:one", b"4.0:3"],
         [b"0.5:0:zero", b"0.25:1:one", b"0.125:2:two"],
     ]
+
+
+def test_a_stream_answers_in_order_and_outlives_a_failure(client: Any) -> None:
+    answers: Queue[str] = Queue()
+    client.start_stream(lambda result, error: answers.put(answer_to(result, error)), stream_timeout=60)
+    x = np.ones((1, 2), np.float32)
+    for place in range(40):
+        model = "nobody" if place == 20 else "fp32"
+        client.async_stream_infer(model, [tensor(x, "FP32")], request_id=str(place))
+    found = [answers.get(timeout=60) for _ in range(40)]
+    client.stop_stream()
+    assert "There is no model 'nobody'" in found.pop(20)
+    assert found == [str(place) for place in range(40) if place != 20]
+
+
+def test_answers_come_to_callbacks_too(client: Any) -> None:
+    answers: Queue[str] = Queue()
+    for place in range(20):
+        client.async_infer(
+            "fp32",
+            [tensor(np.ones((1, 2), np.float32), "FP32")],
+            lambda result, error: answers.put(answer_to(result, error)),
+            request_id=str(place),
+            compression_algorithm="gzip",
+        )
+    assert {answers.get(timeout=60) for _ in range(20)} == {str(place) for place in range(20)}
+
+
+def test_its_asyncio_client_infers_side_by_side_and_streams(repository: Path) -> None:
+    x = np.ones((1, 2), np.float32)
+
+    async def requests() -> AsyncIterator[dict[str, Any]]:
+        for place in range(20):
+            model = "nobody" if place == 10 else "fp32"
+            yield {"model_name": model, "inputs": [tensor(x, "FP32")], "request_id": str(place)}
+
+    async def ask(address: str) -> tuple[list[str], list[str]]:
+        async with triton_aio.InferenceServerClient(address) as client:
+            calls = (client.infer("fp32", [tensor(x, "FP32")], request_id=str(n)) for n in range(20))
+            alone = [answer_to(result, None) for result in await asyncio.gather(*calls)]
+            return alone, [answer_to(*each) async for each in client.stream_infer(requests())]
+
+    server = Server(ServerSettings(repository, port=0, metrics_port=0))
+    try:
+        alone, streamed = asyncio.run(ask(server.start().address))
+    finally:
+        server.stop()
+    assert alone == [str(place) for place in range(20)]
+    assert "There is no model 'nobody'" in streamed.pop(10)
+    assert streamed == [str(place) for place in range(20) if place != 10]
 
 
 @pytest.fixture
@@ -220,11 +287,16 @@ def test_cuda_shared_memory_is_refused_in_a_sentence(client: Any) -> None:
     for call in (
         lambda: client.register_cuda_shared_memory("region", b"", 0, 64),
         client.get_cuda_shared_memory_status,
-        client.unregister_cuda_shared_memory,
+        lambda: client.unregister_cuda_shared_memory("region"),
     ):
         with pytest.raises(InferenceServerException, match="no CUDA shared memory") as caught:
             call()
         assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+def test_a_client_may_forget_all_regions_of_both_kinds_before_it_begins(client: Any) -> None:
+    client.unregister_system_shared_memory()
+    client.unregister_cuda_shared_memory()
 
 
 def test_requests_are_traced_as_long_as_asked_for(client: Any, traces: Path) -> None:
@@ -261,7 +333,8 @@ def test_nothing_is_traced_without_a_folder(plain: Any) -> None:
     with pytest.raises(InferenceServerException, match="--trace-folder") as caught:
         plain.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]})
     assert caught.value.status() == "StatusCode.FAILED_PRECONDITION"
-    assert "trace" not in plain.get_server_metadata().extensions
+    assert plain.get_trace_settings().settings["trace_level"].value == ["OFF"]
+    assert "trace" in plain.get_server_metadata().extensions
 
 
 def test_what_is_logged_can_be_changed(client: Any) -> None:

@@ -209,12 +209,14 @@ def test_probes_ask_for_grpc_health(render):
         assert box[probe]["grpc"] == {"port": 8001}
 
 
-def test_with_tls_probes_open_a_connection(render):
-    """The kubelet's gRPC probe speaks no TLS."""
+def test_with_tls_probes_ask_the_metrics_port(render):
+    """The kubelet's gRPC probe speaks no TLS. Live is told from ready: who drains is not to be killed."""
     box = container(render("--set", "tls.enabled=true,tls.existingSecret=s"))
+    paths = {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
 
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert box[probe]["tcpSocket"] == {"port": "grpc"}
+    for probe, path in paths.items():
+        assert box[probe]["httpGet"] == {"path": path, "port": "metrics"}
+        assert "grpc" not in box[probe]
     assert "--tls-cert=/tls/tls.crt" in box["args"]
 
 

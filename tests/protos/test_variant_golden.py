@@ -60,8 +60,13 @@ def npy(shape: tuple[int, ...], data: bytes, descr: str = "<f4") -> bytes:
     return file.getvalue() + data
 
 
-def write_entry(path: Path, content: bytes) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def unclosed() -> bytes:
+    """Return an .npy whose header opens a bracket that nothing closes."""
+    return npy((2, 3), bytes(24)).replace(b"(2, 3), }", b"(2, 3), {")
+
+
+def write_entry(path: Path, content: bytes, packing: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", packing) as archive:
         archive.writestr("input:x.npy", content)
     return path
 
@@ -75,12 +80,21 @@ def write_entry(path: Path, content: bytes) -> Path:
         npy((1,), b"12345678"),
         npy((1,), b""),
         npy((1,), b"12345678", "|O"),
+        unclosed(),
     ],
-    ids=["empty", "text", "allocates too much", "too long", "too short", "objects"],
+    ids=["empty", "text", "allocates too much", "too long", "too short", "objects", "open bracket"],
 )
 def test_entries_that_are_no_arrays_are_refused(tmp_path: Path, content: bytes) -> None:
     path = write_entry(tmp_path / GOLDEN_FILE, content)
     with pytest.raises(ManifestError, match=r"golden\.npz does not hold golden samples"):
+        read_golden(path)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_entries_that_numpy_would_not_pack_so_are_refused(tmp_path: Path, packing: int) -> None:
+    """Their decompressors have errors of their own, which nobody would expect."""
+    path = write_entry(tmp_path / GOLDEN_FILE, npy((1,), b"1234"), packing)
+    with pytest.raises(ManifestError, match="packed in a way that numpy does not use"):
         read_golden(path)
 
 

@@ -27,6 +27,6 @@ def test_paths_inside_a_folder(path: str) -> None:
     assert is_inside_folder(path)
 
 
-@pytest.mark.parametrize("path", ["", ".", "/etc/passwd", "..", "../x", "a/../../x", "a\\..\\x"])
+@pytest.mark.parametrize("path", ["", ".", "/etc/passwd", "..", "../x", "a/../../x", "a\\..\\x", "a\0"])
 def test_paths_outside_a_folder(path: str) -> None:
     assert not is_inside_folder(path)

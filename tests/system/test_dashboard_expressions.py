@@ -113,13 +113,14 @@ def _write_traffic(repository: Path, text: str) -> None:
 
 
 def _keep_asking(
-    address: str, stop: threading.Event, inputs: dict[str, np.ndarray], variant: str | None
+    address: str, stop: threading.Event, inputs: dict[str, np.ndarray], variant: str | None, step: float
 ) -> None:
     # One attempt: a refused request is to be seen as refused.
     with Client(address, Settings(timeout_seconds=5, retry=RetryPolicy(max_attempts=1))) as client:
         while not stop.is_set():
             with suppress(ClientError):
                 client.predict("tiny", inputs, variant=variant)
+            inputs = {name: values + np.float32(step) for name, values in inputs.items()}
             stop.wait(0.005)
 
 
@@ -129,7 +130,9 @@ def _traffic(address: str) -> Iterator[None]:
     stop = threading.Event()
     good = {"x": np.ones((4, 16), np.float32)}
     wrong = {"x": np.ones((4, 17), np.float32)}
-    asked = [(good, None)] * 6 + [(wrong, "baseline"), (wrong, "int8")]
+    # Some ask for what the cache has, and others for what it cannot have.
+    asked = [(good, None, 0.0)] * 2 + [(good, None, 0.001)] * 4
+    asked += [(wrong, "baseline", 0.0), (wrong, "int8", 0.0)]
     threads = [threading.Thread(target=_keep_asking, args=(address, stop, *each)) for each in asked]
     for thread in threads:
         thread.start()
@@ -200,6 +203,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     repository = folder / "repository"
     _write_variant(repository, "baseline", "int8")
     _write_traffic(repository, "split: {baseline: 60, int8: 40}\n")
+    (repository / "tiny" / "config.pbtxt").write_text("response_cache { enable: true }\n", encoding="utf-8")
     serve = [str(Path(sys.executable).with_name("flyweight")), "serve", str(repository)]
     options = ["--port=0", "--metrics-port=0", "--poll-seconds=0.2", "--max-in-flight=2", "--threads=1"]
     # Where each variant has a process, there is data for every panel.

@@ -258,6 +258,20 @@ def test_a_certificate_is_renewed_under_load_and_no_call_is_lost(
     assert server.log.read_text().count("Read ") >= 1
 
 
+def test_the_access_log_names_a_caller_who_lacks_the_role(
+    start_server: Callable[..., Any],
+    server_repository: Path,
+    access: tuple[Path, dict[str, str]],
+    connect: Callable[..., Caller],
+    wait_for: Callable[..., Any],
+) -> None:
+    path, tokens = access
+    server = start_server(server_repository, "--access", path, "--access-log")
+    assert connect(server.address, tokens["infer"]).code("ModelStatistics") is DENIED
+    log = wait_for(server.log.read_text, lambda text: "PERMISSION_DENIED" in text)
+    assert re.search(r"method=ModelStatistics code=PERMISSION_DENIED .* caller=the-infer\b", log)
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_neither_contents_nor_tokens_are_ever_logged(
     start_server: Callable[..., Any],

@@ -136,11 +136,13 @@ class Target:
                 f"{self.address} speaks HTTP/1 and no gRPC, as a server's metrics port does; give its gRPC "
                 "port, 8001 unless it was told another."
             )
-        encrypted = "this client uses TLS" if self.credentials is not None else "this client uses no TLS"
-        return (
-            f"no connection to {self.address} could be made ({reason}); {encrypted}: check that the server "
-            "does the same and that each trusts the other's certificate."
+        advice = (
+            "this client uses no TLS: if the server does, give --tls or --ca, in Python TlsSettings."
+            if self.credentials is None
+            else "this client uses TLS: check that the server does so too, and that each trusts the other's "
+            "certificate."
         )
+        return f"no connection to {self.address} could be made ({reason}); {advice}"
 
     def _name(self, call: Call[T]) -> str:
         return f"{call.subject or 'the server'} at {self.address}"

@@ -93,6 +93,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- with .Values.connections }}
 - --max-connections={{ int .max }}
+- --max-streams={{ int .maxStreams }}
 - --max-connection-age-seconds={{ .maxAgeSeconds }}
 - --max-connection-age-grace-seconds={{ .maxAgeGraceSeconds }}
 - --max-connection-idle-seconds={{ .maxIdleSeconds }}
@@ -126,11 +127,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* One probe: its figures, and how it asks. */}}
+{{/* One probe: its figures, and how it asks. The kubelet speaks no TLS over gRPC; "path" asks the metrics port then. */}}
 {{- define "flyweight.probe" -}}
 {{- if .root.Values.tls.enabled -}}
-tcpSocket:
-  port: grpc
+httpGet:
+  path: {{ .path }}
+  port: metrics
 {{- else -}}
 grpc:
   port: 8001

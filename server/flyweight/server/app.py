@@ -13,7 +13,7 @@ from flyweight.server.caching import ResponseCache
 from flyweight.server.checking import faults_of
 from flyweight.server.errors import LoadFailed
 from flyweight.server.lifecycle.manager import Manager, ManagerSettings
-from flyweight.server.metrics import Endpoint, Metrics
+from flyweight.server.metrics import Endpoint, Metrics, Probes
 from flyweight.server.rpc.access import access_from
 from flyweight.server.rpc.access_log import AccessLog
 from flyweight.server.rpc.admission import Gate
@@ -22,6 +22,7 @@ from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
 from flyweight.server.rpc.compat import in_tritons_words
 from flyweight.server.rpc.extensions import Extensions
 from flyweight.server.rpc.health import Health
+from flyweight.server.rpc.idle import IdleTrim
 from flyweight.server.rpc.inside import Inside
 from flyweight.server.rpc.methods import SERVICE_NAMES, all_methods
 from flyweight.server.rpc.reflection import Reflection
@@ -120,6 +121,9 @@ class Server:
             wording,
             AccessLog(is_on=settings.access_log),
         )
+        self._carrier.while_idle(IdleTrim(self._gate).look)
+        self._metrics.calls.show(self._carrier.counts.totals)
+        self._metrics.cache.show(self._cache.statistics)
         self._endpoint: Endpoint | None = None
         self._manager_started = False
 
@@ -134,7 +138,10 @@ class Server:
         settings = self._settings
         # The ports first: a mistake in them is told at once, not after minutes of loading.
         port = self._carrier.bind()
-        self._endpoint = Endpoint(self._metrics.registry, settings.metrics_host, settings.metrics_port)
+        probes = Probes(self._carrier.is_live, self._ready.is_set)
+        self._endpoint = Endpoint(
+            self._metrics.registry, settings.metrics_host, settings.metrics_port, probes
+        )
         self._manager.start()
         self._manager_started = True
         # Answering before the models are there: live is told from ready, and inference is UNAVAILABLE, which

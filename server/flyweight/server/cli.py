@@ -51,19 +51,21 @@ _EPILOG: Final = """\b
 Examples:
   flyweight serve repository
   flyweight serve repository --port 0 --metrics-port 0
-  flyweight serve repository --host 0.0.0.0 --tls-cert server.pem --tls-key server.key
+  flyweight serve repository --host 0.0.0.0 --access access.yaml \\
+      --tls-cert server.pem --tls-key server.key
+
+When everything is loaded, one line goes to standard output ("flyweight ready
+grpc=127.0.0.1:8001 metrics=http://127.0.0.1:8002/metrics models=1 variants=3"), the
+log to standard error.
+
+SIGTERM or Ctrl-C: health says NOT_SERVING, accepted requests are answered, exit
+code 0. A second one, or --drain-seconds after the first: what is left is dropped, exit
+code 1.
 
 \b
-When everything is loaded, one line goes to standard output, and the log to standard error:
-  flyweight ready grpc=127.0.0.1:8001 metrics=http://127.0.0.1:8002/metrics models=1 variants=3
-
-\b
-SIGTERM or Ctrl-C: health says NOT_SERVING, accepted requests are answered, exit code 0.
-A second one, or --drain-seconds without an end: what is left is dropped, exit code 1.
-
-\b
-Every option can be an environment variable too, which the command line overrides:
-  FLYWEIGHT_SERVE_MAX_IN_FLIGHT=128 FLYWEIGHT_SERVE_LOG_FORMAT=json flyweight serve repository
+Every option can be an environment variable too, which the command line
+overrides:
+  FLYWEIGHT_SERVE_MAX_IN_FLIGHT=128 flyweight serve repository
 """
 
 

@@ -14,6 +14,7 @@ ServerError
 ├── Draining                the server is stopping and takes no new work
 ├── QueueFull               more work is waiting than the server was told to hold
 ├── DeadlineExceeded        the caller's deadline passed before the work began
+│   └── TimedOut            the request waited longer than its `timeout` or its queue's allows
 ├── Cancelled               the caller went away before the work began
 ├── LoadFailed              a variant could not be loaded, warmed up, or did not repeat its golden outputs
 ├── RunFailed               the runtime failed on a request that looked right
@@ -152,6 +153,10 @@ class QueueFull(ServerError):
 
 class DeadlineExceeded(ServerError):
     """The caller's deadline passed while its request waited; it was dropped before it cost anything."""
+
+
+class TimedOut(DeadlineExceeded):
+    """The request waited longer than its parameter `timeout` or its queue's policy allows."""
 
 
 class Cancelled(ServerError):

@@ -5,13 +5,13 @@ from typing import Any, Final
 
 import click
 
-_REST: Final = "Other options"
+_REST: Final = "Other"
 
 
 class SectionedCommand(click.Command):
     """A command whose help groups its options; `sections` maps headings to names like "--port".
 
-    An option that is in none stands at the end.
+    An option that is in none stands at the end. Arguments stand in the line of usage alone.
     """
 
     def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[str]], **options: Any) -> None:
@@ -27,7 +27,7 @@ class SectionedCommand(click.Command):
         left = {
             param.opts[0]: record
             for param in self.get_params(ctx)
-            if (record := param.get_help_record(ctx)) is not None
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None
         }
         for heading, names in self.sections.items():
             records = [left.pop(name) for name in names if name in left]

@@ -38,13 +38,20 @@ def load_text(text: str) -> object:
     try:
         # A BaseLoader makes strings, lists and mappings and nothing else.
         content: object = yaml.load(text, Loader=TextLoader)  # noqa: S506
-    except (yaml.YAMLError, RecursionError) as error:
+    # ValueError and OverflowError: an escape sequence that is no character, "\U00110000".
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         raise PlainYamlError(_reason(error)) from error
     return content
 
 
-def _reason(error: yaml.YAMLError | RecursionError) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+        problem = str(error.problem)
+        # YAML's own words say neither that it is a tab that nobody sees, nor what to have instead.
+        if "'\\t'" in problem:
+            problem = "a tab stands where only spaces may"
+        return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+    if isinstance(error, (ValueError, OverflowError)):
+        return "an escape sequence in it is no character"
     return str(error).splitlines()[0]

@@ -74,6 +74,7 @@ SECTIONS: Final[Mapping[str, Sequence[str]]] = {
     ),
     "Connections": (
         "--max-connections",
+        "--max-streams",
         "--handshake-seconds",
         "--keepalive-seconds",
         "--keepalive-timeout-seconds",
@@ -223,6 +224,14 @@ connection_options = _all(
         default=_CONNECTIONS.max_connections,
         help="Connections at one time; one more is closed.  [default: half of the files that the process may "
         "open]",
+    ),
+    click.option(
+        "--max-streams",
+        type=click.IntRange(1),
+        default=_CONNECTIONS.max_streams,
+        show_default=True,
+        help="Streams of one method that are open at one time; one more is refused. Each may hold one "
+        "message that has not come whole.",
     ),
     _seconds(
         "--handshake-seconds",

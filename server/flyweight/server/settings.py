@@ -69,6 +69,9 @@ class ConnectionSettings:
     """
 
     max_connections: int = 0
+    # Of one method. Each may hold a message that has not come whole, so this times the largest message is
+    # memory that callers can make the server hold; four times as many as there are requests inside.
+    max_streams: int = 256
     # gRPC's own hard limit. Its soft one, between which and this a request fails now and then, is not used.
     max_metadata_bytes: int = 16 * 1024
     # From accept to the client's HTTP/2 settings: some round trips and a signature. gRPC waits two minutes,

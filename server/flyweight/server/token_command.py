@@ -14,11 +14,12 @@ from flyweight.server.serve_options import choice_of
 _EPILOG: Final = """\b
 Examples:
   flyweight token --name shop --role infer
+  echo "callers:" >access.yaml
   flyweight token --name shop --role infer 2>>access.yaml >shop.token
-
-\b
-The access file begins with the line "callers:"; the server reads it again when it changes:
   flyweight serve repository --access access.yaml
+
+The access file begins with the line "callers:". The server reads it again when it
+changes.
 """
 
 

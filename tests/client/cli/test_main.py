@@ -79,7 +79,7 @@ def test_a_usage_error_shows_the_usage_and_where_help_is(run: Any) -> None:
     done = run("predict", "digits")
     assert done.code == 2
     assert done.err.splitlines() == [
-        "Usage: flyweight predict [OPTIONS] MODEL",
+        "Usage: flyweight predict --data FILE.npz [OPTIONS] MODEL",
         "Try 'flyweight predict --help' for help.",
         "flyweight: error: Missing option '--data'.",
     ]

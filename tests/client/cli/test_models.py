@@ -51,8 +51,7 @@ def test_traffic_memory_and_reasons_have_columns_where_the_server_tells_them() -
         "",
         "digits: x FP32 [-1, 2] -> y FP32 [-1]",
         "",
-        "memory: what the variant adds to a process that holds only it (own_pss in the server's metrics);",
-        "until that is measured, what the server grew by while it loaded (load_pss), whatever else it did.",
+        "memory: what the variant adds to a process that holds only it; - while nobody has measured that",
     ]
 
 
@@ -107,7 +106,7 @@ def test_an_address_in_the_place_of_a_model_is_told_where_it_goes(run: Any, digi
     assert done.err.endswith("its models are digits; a server's address goes after --url.\n")
 
 
-def test_where_no_memory_is_told_its_legend_is_left_out() -> None:
+def test_where_nothing_is_loaded_there_is_no_legend_of_memory() -> None:
     assert text(Listing("u", STATES[2:], {}, {})).splitlines() == [
         "model  variant  state        role  traffic  memory  reason",
         "empty  -        UNAVAILABLE  -           -       -  no variant",

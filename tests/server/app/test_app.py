@@ -3,6 +3,8 @@
 import socket
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +82,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def probe(port: int, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=PATIENCE_SECONDS) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
 def test_is_live_but_not_ready_while_it_loads(settings: ServerSettings) -> None:
     loading, go_on = threading.Event(), threading.Event()
 
@@ -88,8 +99,8 @@ def test_is_live_but_not_ready_while_it_loads(settings: ServerSettings) -> None:
         assert go_on.wait(PATIENCE_SECONDS)
         return FakeRuntime()
 
-    port = free_port()
-    server = Server(replace(settings, port=port), FakeFactory(make))
+    port, metrics_port = free_port(), free_port()
+    server = Server(replace(settings, port=port, metrics_port=metrics_port), FakeFactory(make))
     starting = threading.Thread(target=server.start)
     starting.start()
     assert loading.wait(PATIENCE_SECONDS)
@@ -101,11 +112,13 @@ def test_is_live_but_not_ready_while_it_loads(settings: ServerSettings) -> None:
 
         ask("ServerLive")
         assert not ServerReadyResponse.FromString(ask("ServerReady")).ready
+        assert [probe(metrics_port, path) for path in ("healthz", "readyz")] == [200, 503]
         early_channel, early = infer(f"127.0.0.1:{port}")
         assert early.code() is grpc.StatusCode.UNAVAILABLE
         go_on.set()
         starting.join(PATIENCE_SECONDS)
         assert ServerReadyResponse.FromString(ask("ServerReady")).ready
+        assert [probe(metrics_port, path) for path in ("healthz", "readyz")] == [200, 200]
     early_channel.close()
     server.stop(at_once=True)
 

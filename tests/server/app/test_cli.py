@@ -29,6 +29,7 @@ from flyweight.server.settings import (
     TlsFiles,
     read_pem,
 )
+from flyweight.server.token_command import token
 
 
 @pytest.fixture
@@ -46,6 +47,16 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ServerSettings
     return parse
 
 
+@pytest.fixture(autouse=True)
+def kept_logging() -> Iterator[logging.Logger]:
+    """Return the root logger, which is put back as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
 def test_the_commands_defaults_are_the_settings_defaults(settings_of: Callable[..., ServerSettings]) -> None:
     assert settings_of("repository") == ServerSettings(Path("repository"))
 
@@ -59,6 +70,7 @@ def test_every_option_arrives(settings_of: Callable[..., ServerSettings]) -> Non
         *("--tls-cert", "c.pem", "--tls-key", "k.pem", "--tls-client-ca", "a.pem", "--access", "who.yaml"),
         *("--max-in-flight-per-client", "10", "--max-tensor-megabytes", "11", "--max-string-megabytes", "12"),
         *("--max-tensors", "13", "--max-metadata-bytes", "5000", "--max-connections", "14"),
+        *("--max-streams", "140"),
         *("--handshake-seconds", "15", "--keepalive-seconds", "16", "--keepalive-timeout-seconds", "17"),
         *("--min-ping-seconds", "18", "--max-connection-idle-seconds", "19"),
         *("--max-connection-age-seconds", "20", "--max-connection-age-grace-seconds", "21"),
@@ -87,6 +99,7 @@ def test_every_option_arrives(settings_of: Callable[..., ServerSettings]) -> Non
         limits=RequestLimits(max_tensor_bytes=11 << 20, max_string_bytes=12 << 20, max_tensors=13),
         connections=ConnectionSettings(
             max_connections=14,
+            max_streams=140,
             max_metadata_bytes=5000,
             handshake_seconds=15,
             keepalive_seconds=16,
@@ -265,8 +278,9 @@ def test_helps_options_stand_under_headings() -> None:
     assert "--port" in sections["Addresses"]
     assert "--access" in sections["Callers"]
     # Only what every command has.
-    rest = sections["Other options"].partition("\n\n")[0]
+    rest = sections["Other"].partition("\n\n")[0]
     assert re.findall(r"--[a-z-]+", rest) == ["--help"]
+    assert "REPOSITORY" not in rest
 
 
 def test_every_name_under_a_heading_is_an_option() -> None:
@@ -310,6 +324,12 @@ def test_a_models_folder_is_known_without_any_file_beside_its_variants(repositor
         check.main([str(repository / "tiny")], standalone_mode=False)
 
 
+@pytest.mark.parametrize("command", [serve, check, token])
+def test_help_fits_a_terminal_of_80_columns(command: click.Command) -> None:
+    shown = CliRunner().invoke(command, ["--help"], terminal_width=80).output
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("command", [serve, check])
 def test_help_shows_examples(command: click.Command) -> None:
     shown = CliRunner().invoke(command, ["--help"]).output
@@ -333,6 +353,46 @@ def test_check_tells_every_fault(repository: Path) -> None:
     assert all(line.startswith("flyweight: error: tiny") for line in faults)
     assert any("model.onnx" in line for line in faults)
     assert any("add up to 10" in line for line in faults)
+
+
+def test_check_tells_a_fault_once(repository: Path, kept_logging: logging.Logger) -> None:
+    """Where nobody set up logging, as in the command, warnings would go to standard error by themselves."""
+    kept_logging.handlers.clear()
+    (repository / "tiny" / "int8" / "model.onnx").write_bytes(b"not a model")
+    result = CliRunner().invoke(check, [str(repository)], standalone_mode=False)
+    (fault,) = result.stderr.splitlines()
+    assert fault.startswith("flyweight: error: tiny/int8: ")
+
+
+def test_check_notes_what_a_configuration_asks_for_in_vain(repository: Path) -> None:
+    (repository / "tiny" / "config.pbtxt").write_text("optimization {eager_batching: true}")
+    result = CliRunner().invoke(check, [str(repository)], standalone_mode=False)
+    assert result.return_value == 0
+    # Once, though both variants are loaded with it.
+    (note,) = [line for line in result.stderr.splitlines() if line.startswith("flyweight: note: ")]
+    assert "The config.pbtxt of tiny sets optimization.eager_batching, which has no meaning here" in note
+    document = json.loads(CliRunner().invoke(check, [str(repository), "--json"]).stdout)
+    assert (document["ok"], len(document["notes"])) == (True, 1)
+
+
+def test_check_warns_of_a_variant_that_was_measured_on_another_processor(
+    repository_root: Path, publish: Any
+) -> None:
+    def elsewhere(manifest: VariantManifest) -> None:
+        manifest.environment.instruction_sets.append("mmx_of_tomorrow")
+
+    publish("baseline", 2.0, edit=elsewhere)
+    result = CliRunner().invoke(check, [str(repository_root)], standalone_mode=False)
+    assert result.return_value == 0
+    warning = "flyweight: warning: tiny/baseline was measured on a processor with mmx_of_tomorrow, which this"
+    assert warning in result.stderr
+
+
+def test_a_repository_without_any_model_is_not_fine(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"at the top")
+    result = CliRunner().invoke(check, [str(tmp_path)], standalone_mode=False)
+    assert result.return_value == 2
+    assert f"flyweight: error: {tmp_path} holds no model; a model is a folder in it" in result.stderr
 
 
 def test_checks_json_is_one_document(repository: Path) -> None:

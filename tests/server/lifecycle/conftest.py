@@ -16,6 +16,7 @@ from flyweight.server.runtime.fake import FakeFactory
 
 if TYPE_CHECKING:
     from flyweight.server.lifecycle.observer import Observer
+    from flyweight.server.runtime.ensemble import StepRun
 
 
 class Clock:
@@ -75,7 +76,8 @@ class Bench:
         )
         self.source = Source(root, 0.4, self.board.accept, self.clock)
         self.factory = FakeFactory()
-        self.ensembles = Ensembles(lambda: self.board.table)
+        self.steps: list[StepRun] = []
+        self.ensembles = Ensembles(lambda: self.board.table, self.steps.append)
         # None does a load on the spot; a list collects loads, for the test to do when it likes.
         self.jobs: list[Callable[[], None]] | None = None
         self.worker = Worker(

@@ -84,6 +84,30 @@ def test_the_steps_of_an_ensemble_run_one_after_the_other(bench: "Bench", model:
     assert loaded.runtime.state is RuntimeState.READY
 
 
+def test_every_step_that_ran_or_failed_is_told(bench: "Bench", model: Any) -> None:
+    """The second step takes rows of three, which the first does not give."""
+    model("double", 2.0)
+    model("triple", 3.0)
+    write_ensemble(bench.root, "good", step("double", "in", "between"), step("triple", "between", "out"))
+    write_ensemble(bench.root, "bad", step("double", "in", "out"), dims="[-1]")
+    bench.settle()
+    bench.steps.clear()
+    run(bench, "good")
+    double, triple = bench.steps
+    assert [(each.model, each.variant, each.rows, each.error) for each in bench.steps] == [
+        ("double", "1", 2, None),
+        ("triple", "1", 2, None),
+    ]
+    assert 0 < double.run_seconds <= double.seconds
+    assert 0 < triple.run_seconds <= triple.seconds
+    bench.steps.clear()
+    with pytest.raises(InvalidRequest):
+        run(bench, "bad", {"in": X[:, :3]})
+    (refused,) = bench.steps
+    assert (refused.model, refused.rows, refused.run_seconds) == ("double", 0, 0.0)
+    assert isinstance(refused.error, InvalidRequest)
+
+
 def test_one_tensor_may_feed_several_steps_and_be_an_output_too(bench: "Bench", model: Any) -> None:
     model("double", 2.0)
     folder = write_ensemble(bench.root, "all", step("double", "in", "out"), step("double", "out", "more"))

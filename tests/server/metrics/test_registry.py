@@ -13,7 +13,7 @@ from flyweight.protos.manifest.v1.manifest_pb2 import Footprint, VariantManifest
 from flyweight.server.errors import StartError
 from flyweight.server.lifecycle.lease import Leases
 from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable, ServedModel
-from flyweight.server.metrics import Endpoint, Metrics
+from flyweight.server.metrics import Endpoint, Metrics, Probes
 from flyweight.server.metrics.process import ProcessMemory
 from flyweight.server.rpc.records import Answerer
 from flyweight.server.runtime.fake import FakeRuntime
@@ -156,6 +156,29 @@ def test_the_endpoint_serves_and_ends(metrics: Metrics) -> None:
     endpoint.close()
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(url, timeout=30)
+
+
+def status_of(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=30) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_probes_are_told_the_truth_over_plain_http(metrics: Metrics) -> None:
+    truth = {"live": True, "ready": False}
+    probes = Probes(lambda: truth["live"], lambda: truth["ready"])
+    endpoint = Endpoint(metrics.registry, "127.0.0.1", 0, probes)
+    url = f"http://127.0.0.1:{endpoint.port}"
+    try:
+        assert (status_of(f"{url}/healthz"), status_of(f"{url}/readyz")) == (200, 503)
+        truth.update(live=False, ready=True)
+        assert (status_of(f"{url}/healthz?a=b"), status_of(f"{url}/readyz")) == (503, 200)
+        assert status_of(f"{url}/metrics") == 200
+    finally:
+        endpoint.close()
 
 
 def test_a_request_that_outlives_two_variants_of_its_name_ends_like_any_other(metrics: Metrics) -> None:

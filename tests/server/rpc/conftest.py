@@ -37,6 +37,8 @@ from flyweight.server.rpc.method import Deferred, Method
 from flyweight.server.rpc.methods import SERVICE_NAMES, all_methods
 from flyweight.server.rpc.records import Answerer, Record
 from flyweight.server.rpc.reflection import Reflection
+from flyweight.server.rpc.tallies import Tallies
+from flyweight.server.runtime.ensemble import StepListener
 from flyweight.server.runtime.fake import FakeRuntime
 from flyweight.server.security.clients import ClientLimits
 from flyweight.server.settings import ServerSettings
@@ -84,11 +86,15 @@ class FakeModels:
             for model in table.models.values()
             for name in model.variants
         ]
+        self.step_listeners: list[StepListener] = []
         self.asked: list[tuple[str, str]] = []
         self.patience: list[float] = []
 
     def acquire(self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Pick]]) -> Held[Pick]:
         return acquire_from(lambda: self.table, pick)
+
+    def watch_steps(self, listener: StepListener) -> None:
+        self.step_listeners.append(listener)
 
     def index(self) -> list[IndexEntry]:
         return self.entries
@@ -103,20 +109,24 @@ class FakeModels:
         self.asked.append(("unload", name))
 
 
-@dataclass
-class Notebook:
+class Notebook(Tallies):
     """Remembers what it is told."""
 
-    records: list[Record] = field(default_factory=list)
-    held: list[Answerer] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[Record] = []
+        self.held: list[Answerer] = []
 
     def begin(self, answerer: Answerer) -> None:
+        super().begin(answerer)
         self.held.append(answerer)
 
     def end(self, answerer: Answerer) -> None:
+        super().end(answerer)
         self.held.remove(answerer)
 
     def record(self, record: Record) -> None:
+        super().record(record)
         self.records.append(record)
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyweight.protos.tensors import BFLOAT16
+from flyweight.protos.tensors.bfloat16 import narrow_to_bfloat16
 from flyweight.server.errors import InvalidRequest
 from flyweight.server.rpc import classification
 from flyweight.server.rpc.classification import classify
@@ -64,7 +64,7 @@ def test_each_row_has_its_own(
     assert classify("y", np.zeros(shape), 2, has_batch_axis=has_batch_axis).shape == expected
 
 
-@pytest.mark.parametrize("array", [np.array([b"a"], object), np.array([True]), np.zeros(1, BFLOAT16)])
+@pytest.mark.parametrize("array", [np.array([b"a"], object), np.array([True])])
 def test_what_is_no_number_has_no_classes(array: np.ndarray) -> None:
     with pytest.raises(InvalidRequest, match="'y' cannot be classified"):
         classify("y", array, 1)
@@ -74,3 +74,8 @@ def test_an_output_may_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classification, "MOST_ELEMENTS", 5)
     with pytest.raises(InvalidRequest, match="'y' has 6 entries"):
         classify("y", np.zeros((2, 3)), 1)
+
+
+def test_bfloat16_is_classified_by_its_values() -> None:
+    logits = narrow_to_bfloat16(np.array([1.5, -2.0, 300.0], np.float32))
+    assert classify("y", logits, 2, has_batch_axis=False).tolist() == [b"300.0:2", b"1.5:0"]

@@ -14,6 +14,7 @@ from flyweight.server.errors import (
     QueueFull,
     RegionExists,
     RunFailed,
+    TimedOut,
     UnknownModel,
     UnknownRegion,
     UnknownVariant,
@@ -21,7 +22,7 @@ from flyweight.server.errors import (
 )
 from flyweight.server.rpc.border import failure_of
 from flyweight.server.rpc.call import Failure
-from flyweight.server.rpc.compat import in_tritons_words, translate
+from flyweight.server.rpc.compat import in_tritons_words
 
 VERSION = (
     "failed to get model version from specified version string 'int8' (details: stol), version should be an "
@@ -50,14 +51,14 @@ VERSION = (
             "GRPC server is shutting down and has stopped accepting new requests.",
         ),
         (QueueFull("Ours.", 1), Code.UNAVAILABLE, "[request id: <id_unknown>] Exceeds maximum queue size"),
-        (DeadlineExceeded("Ours."), Code.UNAVAILABLE, "Request timeout expired"),
+        (TimedOut("Ours."), Code.UNAVAILABLE, "Request timeout expired"),
         (LoadFailed("Ours."), Code.INVALID_ARGUMENT, "load failed: Ours."),
         (UnknownRegion("Ours.", "r"), Code.NOT_FOUND, "Unable to find shared memory region: 'r'"),
         (RegionExists("Ours.", "r"), Code.ALREADY_EXISTS, "shared memory region 'r' already in manager"),
     ],
 )
 def test_the_codes_and_words_are_tritons(error: FlyweightError, code: Code, sentence: str) -> None:
-    answer = translate(failure_of(error), error)
+    answer = in_tritons_words(failure_of(error))
     assert (answer.code, answer.sentence) == (code, sentence)
 
 
@@ -67,6 +68,7 @@ def test_the_codes_and_words_are_tritons(error: FlyweightError, code: Code, sent
         InvalidRequest("The input 'x' is FP64."),
         TensorError("Tensor 'x' comes twice."),
         Cancelled("Gone."),
+        DeadlineExceeded("Too late."),
         RunFailed("It failed."),
         WorkerDied("It died."),
         # Not known which model: our own words say more than half of Triton's.
@@ -77,17 +79,15 @@ def test_the_codes_and_words_are_tritons(error: FlyweightError, code: Code, sent
 )
 def test_what_is_not_in_the_table_keeps_our_words(error: FlyweightError) -> None:
     ours = failure_of(error)
-    assert translate(ours, error) == ours
+    assert in_tritons_words(ours) == ours
 
 
 def test_the_push_back_stays() -> None:
     error = QueueFull("Full.", 0.25)
-    assert translate(failure_of(error), error).trailing_metadata == failure_of(error).trailing_metadata
+    assert in_tritons_words(failure_of(error)).trailing_metadata == failure_of(error).trailing_metadata
     assert failure_of(error).trailing_metadata
 
 
-def test_a_failure_is_put_into_other_words_by_its_cause() -> None:
-    failure = failure_of(Draining("Ours."))
-    assert in_tritons_words(failure) == translate(failure, Draining("Ours."))
+def test_a_failure_without_a_cause_keeps_our_words() -> None:
     unexplained = Failure(Code.INTERNAL, "Ours.")
     assert in_tritons_words(unexplained) == unexplained

@@ -12,7 +12,6 @@ from flyweight.server.lifecycle.table import RoutingTable
 from flyweight.server.rpc.call import Call
 from flyweight.server.rpc.extensions import Extensions
 from flyweight.server.rpc.regions import Regions
-from flyweight.server.rpc.tracer import Tracer
 from flyweight.server.settings import ServerSettings
 
 MODELS: Any = SimpleNamespace(table=RoutingTable())
@@ -53,7 +52,11 @@ def test_shared_memory_that_is_off_says_how_it_is_switched_on(kind: str) -> None
 def test_cuda_is_refused_in_a_sentence(extensions: Extensions, kind: str) -> None:
     rpc = f"CudaSharedMemory{kind}"
     with pytest.raises(Unsupported, match="no CUDA shared memory; use system shared memory"):
-        ask(extensions, rpc, getattr(messages, f"{rpc}Request")())
+        ask(extensions, rpc, getattr(messages, f"{rpc}Request")(name="region"))
+
+
+def test_all_regions_of_cuda_are_forgotten_for_there_are_none(extensions: Extensions) -> None:
+    ask(extensions, "CudaSharedMemoryUnregister", messages.CudaSharedMemoryUnregisterRequest())
 
 
 def trace_request(model: str = "", **settings: list[str]) -> messages.TraceSettingRequest:
@@ -109,7 +112,7 @@ def test_what_the_operator_did_not_ask_for_is_not_there(tmp_path: Path) -> None:
 def test_what_the_operator_asked_for_is_named(tmp_path: Path) -> None:
     settings = ServerSettings(tmp_path, shared_memory=True, trace_folder=tmp_path, max_message_bytes=1 << 20)
     extensions = Extensions.from_settings(settings)
-    assert extensions.names() == ("system_shared_memory", "trace")
+    assert extensions.names() == ("system_shared_memory",)
     assert extensions.limits.tensor_bytes == 1 << 20
     extensions.close()
 
@@ -124,7 +127,3 @@ def test_closing_forgets_the_regions(extensions: Extensions) -> None:
     extensions.regions.register("r", "object", 0, 1)
     extensions.close()
     assert extensions.regions.listed() == []
-
-
-def test_the_tracer_is_off_by_default() -> None:
-    assert not Tracer(None).can_trace

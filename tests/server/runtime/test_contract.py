@@ -83,6 +83,7 @@ def test_it_takes_many_runs_at_once(runtime: Runtime) -> None:
 
 def test_it_reports_its_memory(runtime: Runtime) -> None:
     assert runtime.memory.file_bytes > 0
+    assert runtime.memory.load_pss_bytes is not None
     assert runtime.memory.load_pss_bytes >= 0
 
 

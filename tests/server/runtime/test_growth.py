@@ -1,12 +1,19 @@
 import mmap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from flyweight.server.runtime.growth import GrowthMeter
+from flyweight.server.runtime import inline
+from flyweight.server.runtime.growth import GrowthMeter, Spans
+from flyweight.server.runtime.inline import InlineFactory
 from flyweight.server.runtime.priming import EMPTY_MODEL, prime
+from flyweight.server.runtime.seam import SessionSettings
 
 SIZE_BYTES = 16 << 20
 
@@ -50,3 +57,46 @@ def test_priming_a_second_time_builds_nothing(monkeypatch: pytest.MonkeyPatch) -
     prime()
     monkeypatch.delattr(onnxruntime, "InferenceSession")
     prime()
+
+
+def test_of_loads_one_after_the_other_none_is_shared() -> None:
+    spans = Spans()
+    with spans.span() as first:
+        pass
+    with spans.span() as second:
+        pass
+    assert not first.is_shared
+    assert not second.is_shared
+
+
+def test_of_loads_that_overlap_both_are_shared() -> None:
+    spans = Spans()
+    with spans.span() as first, spans.span() as second:
+        pass
+    with spans.span() as third:
+        pass
+    assert (first.is_shared, second.is_shared, third.is_shared) == (True, True, False)
+
+
+def test_the_growth_of_loads_side_by_side_is_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would have the other's memory in it."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(EMPTY_MODEL)
+    both, opened = threading.Barrier(2), inline.open_session
+
+    def open_beside(*arguments: Any, **more: Any) -> Any:
+        both.wait(30)
+        return opened(*arguments, **more)
+
+    factory = InlineFactory(cores=1)
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(inline, "open_session", open_beside)
+        loads = [pool.submit(factory.load, file, SessionSettings()) for _ in range(2)]
+        side_by_side = [load.result(30) for load in loads]
+    alone = factory.load(file, SessionSettings())
+    assert [runtime.memory.load_pss_bytes for runtime in side_by_side] == [None, None]
+    assert alone.memory.load_pss_bytes is not None
+    for runtime in (*side_by_side, alone):
+        runtime.close()

@@ -20,23 +20,38 @@ def proc(tmp_path: Path) -> Path:
     return proc
 
 
-def v2(folder: Path, limit: str, used: int, inactive: int = 0) -> None:
+def v2(folder: Path, limit: str, used: int, inactive: int = 0, active: int = 0, mapped: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{limit}\n")
     (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 1\ninactive_file {inactive}\nactive_file 7\n")
+    (folder / "memory.stat").write_text(
+        f"anon 1\nfile_mapped {mapped}\ninactive_file {inactive}\nactive_file {active}\n"
+    )
 
 
-def v1(folder: Path, limit: str, used: int, inactive: int = 0) -> None:
+def v1(folder: Path, limit: str, used: int, inactive: int = 0, active: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.limit_in_bytes").write_text(f"{limit}\n")
     (folder / "memory.usage_in_bytes").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"cache 1\ninactive_file 3\ntotal_inactive_file {inactive}\n")
+    (folder / "memory.stat").write_text(
+        f"cache 1\ninactive_file 3\ntotal_mapped_file 0\ntotal_inactive_file {inactive}\n"
+        f"total_active_file {active}\n"
+    )
 
 
 def test_a_cgroup_of_version_2_counts_idle_page_cache_as_free(proc: Path, tmp_path: Path) -> None:
     v2(tmp_path / "cgroup" / "pods" / "mine", str(500 * MB), 400 * MB, 150 * MB)
     assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(250 * MB, 500 * MB, "the cgroup")
+
+
+def test_page_cache_that_was_used_twice_is_free_too_unless_it_is_mapped(proc: Path, tmp_path: Path) -> None:
+    """A published model is read for its digests, and again for its session; mapped weights are in use."""
+    folder = tmp_path / "cgroup" / "pods" / "mine"
+    v2(folder, str(500 * MB), 400 * MB, inactive=50 * MB, active=200 * MB, mapped=80 * MB)
+    assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(270 * MB, 500 * MB, "the cgroup")
+    # What is mapped may be no file's, or count among the idle.
+    v2(folder, str(500 * MB), 400 * MB, inactive=50 * MB, active=10 * MB, mapped=80 * MB)
+    assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(150 * MB, 500 * MB, "the cgroup")
 
 
 def test_the_tightest_of_all_cgroups_above_counts(proc: Path, tmp_path: Path) -> None:
@@ -53,7 +68,7 @@ def test_a_container_that_sees_only_its_own_mount_is_limited_by_it(proc: Path, t
 
 def test_a_cgroup_of_version_1_is_read_too(proc: Path, tmp_path: Path) -> None:
     (proc / "self" / "cgroup").write_text("8:pids:/\n4:memory:/mine\n3:cpu,cpuacct:/x\n0::/\n")
-    v1(tmp_path / "cgroup" / "memory" / "mine", str(500 * MB), 400 * MB, 50 * MB)
+    v1(tmp_path / "cgroup" / "memory" / "mine", str(500 * MB), 400 * MB, inactive=20 * MB, active=30 * MB)
     v1(tmp_path / "cgroup" / "memory", NO_LIMIT_V1, 400 * MB)
     assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(150 * MB, 500 * MB, "the cgroup")
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from flyweight.server.runtime.processor import missing_instruction_sets
+from flyweight.server.runtime.processor import missing_instruction_sets, processor_doubt
 
 
 @pytest.mark.parametrize("key", ["flags\t\t", "Features\t"])
@@ -20,3 +20,12 @@ def test_nothing_is_missing_where_the_kernel_does_not_tell(tmp_path: Path) -> No
     (tmp_path / "cpuinfo").write_text("processor: 0\n")
     assert missing_instruction_sets(["avx2"], tmp_path / "cpuinfo") == []
     assert missing_instruction_sets(["avx2"], tmp_path / "nothing") == []
+
+
+def test_another_processor_is_told_in_one_sentence_and_the_same_one_not(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("flags: avx2\n")
+    assert processor_doubt(["avx2"], tmp_path / "cpuinfo") == ""
+    assert processor_doubt(["avx2", "amx_int8"], tmp_path / "cpuinfo") == (
+        "was measured on a processor with amx_int8, which this one lacks; expect other speed, and other "
+        "answers within its golden tolerance."
+    )

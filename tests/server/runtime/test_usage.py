@@ -11,5 +11,10 @@ def test_nothing_at_all_is_a_figure_too() -> None:
 
 
 def test_the_one_figure_is_the_variants_own_where_that_is_known() -> None:
-    assert memory_figure(Usage(file_bytes=1, own_pss_bytes=3), load_pss_bytes=5) == 3
-    assert memory_figure(Usage(file_bytes=1), load_pss_bytes=5) == 5
+    assert memory_figure(Usage(file_bytes=1, own_pss_bytes=3), validated_pss_bytes=5) == 3
+    assert memory_figure(Usage(file_bytes=1), validated_pss_bytes=5) == 5
+    assert memory_figure(Usage(file_bytes=1), validated_pss_bytes=0) == 0
+
+
+def test_a_growth_that_is_not_known_is_left_out() -> None:
+    assert memory_kinds(Usage(file_bytes=1), load_pss_bytes=None) == {}

@@ -92,6 +92,13 @@ def test_a_role_opens_its_own_rpcs_and_no_others(role: Role, path: str) -> None:
         assert f"the role '{role}'" in str(caught.value)
 
 
+@pytest.mark.parametrize(("call", "name"), [(bearer("shop-token"), "shop"), (Call(), "")])
+def test_who_is_refused_is_noted_for_the_access_log(call: Call, name: str) -> None:
+    with pytest.raises((NotAllowed, Unauthenticated)):
+        GUARDED.check(ONE_OF_EACH[Role.CONTROL], call)
+    assert call.notes.caller.name == name
+
+
 @pytest.mark.parametrize("call", [SHOP, WATCHER, OPERATOR])
 def test_metadata_is_for_whoever_is_known(call: Call) -> None:
     GUARDED.check(f"{INFERENCE}ModelMetadata", call)

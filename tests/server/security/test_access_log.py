@@ -9,7 +9,7 @@ import pytest
 from flyweight.server.errors import Code
 from flyweight.server.logs import JsonFormatter, TextFormatter
 from flyweight.server.rpc.access_log import AccessLog
-from flyweight.server.rpc.call import Call, Peer
+from flyweight.server.rpc.call import Call, Notes, Peer
 from flyweight.server.rpc.records import Answerer
 from flyweight.server.security.callers import Caller
 
@@ -17,7 +17,7 @@ PATH = "/inference.GRPCInferenceService/ModelInfer"
 CALL = Call(
     metadata=(("authorization", "Bearer secret-token"), ("cookie", "secret-cookie")),
     peer=lambda: Peer("10.0.0.1:5", ("shop.example.org",)),
-    caller=Caller("shop"),
+    notes=Notes(caller=Caller("shop")),
 )
 
 

@@ -34,8 +34,9 @@ def test_no_limit_counts_nothing() -> None:
 def test_callers_without_a_request_are_forgotten() -> None:
     limits = ClientLimits(1)
     for number in range(1000):
-        with limits.holding(f"caller {number}"):
-            assert limits.known_callers == 1
+        limits.enter(f"caller {number}")
+        assert limits.known_callers == 1
+        limits.leave(f"caller {number}")
     assert limits.known_callers == 0
 
 
@@ -61,14 +62,15 @@ def test_threads_together_stay_within_the_limit() -> None:
     def work(_: int) -> bool:
         nonlocal most, inside
         try:
-            with limits.holding("one"):
-                with lock:
-                    inside += 1
-                    most = max(most, inside)
-                with lock:
-                    inside -= 1
+            limits.enter("one")
         except QueueFull:
             return False
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        with lock:
+            inside -= 1
+        limits.leave("one")
         return True
 
     with ThreadPoolExecutor(8) as pool:

@@ -71,6 +71,8 @@ def test_names_that_yaml_takes_for_numbers_or_booleans_stay_names() -> None:
         ("? [a]\n: 1", ["not valid YAML", "a key must be a word"]),
         ("baseline: \x00", ["not valid YAML"]),
         ("[" * 1500, ["not valid YAML"]),
+        ('fallback: "\\U00110000"', ["not valid YAML", "an escape sequence in it is no character"]),
+        ('fallback: "\\UFFFFFFFF"', ["not valid YAML", "an escape sequence in it is no character"]),
         ("- split", ["must be a mapping with the keys 'baseline', 'split', 'sticky', 'labels', "]),
         ("labels: [a]", ["'labels' must be a variant for each label", "{stable: baseline"]),
         ("labels: {my label: a}", ["'my label' cannot be a label"]),

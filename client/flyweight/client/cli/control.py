@@ -65,6 +65,7 @@ def get_traffic(connection: Connection, *, model: str, as_json: bool) -> None:
 
 @traffic.command(
     "set",
+    short_help="Change the traffic plan of MODEL.",
     epilog="""
 \b
 Examples:
@@ -73,9 +74,9 @@ Examples:
   flyweight traffic set digits --label canary= --fallback baseline
   flyweight traffic set digits int8=100 --revision 3f0a9c55d2e14b87
 
-\b
-The plan is written to traffic.yaml in the server's repository, and holds for every server on it.
-Without --revision, a change that somebody else makes at the same moment is refused and not overwritten.
+The plan is written to traffic.yaml in the server's repository, and holds for every
+server on it. Without --revision, a change that somebody else makes at the same moment
+is refused and not overwritten.
 """,
 )
 @connection_options
@@ -172,7 +173,7 @@ def rollback(connection: Connection, *, model: str, as_json: bool) -> None:
 Examples:
   flyweight load digits
   flyweight load digits --timeout 300
-  flyweight load digits --config config.json --file 1/model.onnx=quantized.onnx
+  flyweight load digits --config config.json --file 1/model.onnx=new.onnx
 """
 )
 @connection_options
@@ -213,7 +214,11 @@ Example:
 @_MODEL
 @_JSON
 def unload(connection: Connection, *, model: str, as_json: bool) -> None:
-    """Have the server unload MODEL, and wait until its last request is done."""
+    """Have the server unload MODEL, and wait until its last request is done.
+
+    Its files stay where they are: MODEL can be loaded again, and a server with --model-control poll does so
+    when it is restarted.
+    """
     with connection.open() as client:
         client.unload(model)
     _done(model, "unloaded", as_json=as_json)

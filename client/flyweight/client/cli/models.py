@@ -22,10 +22,7 @@ Examples:
 """
 
 
-_LEGEND = (
-    "memory: what the variant adds to a process that holds only it (own_pss in the server's metrics);\n"
-    "until that is measured, what the server grew by while it loaded (load_pss), whatever else it did."
-)
+_LEGEND = "memory: what the variant adds to a process that holds only it; - while nobody has measured that"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +50,9 @@ def models(connection: Connection, *, model: str | None, as_json: bool) -> None:
     """List the models and variants that a server holds, or those of MODEL: state, traffic, inputs, outputs.
 
     A variant that is not READY says why. Memory is what the variant adds to a process that holds only it
-    (own_pss in the server's metrics). A server that holds its models itself measures that after a variant is
-    loaded, or not at all when told so; until then it is what the server grew by meanwhile (load_pss).
+    (own_pss in the server's metrics). A server that holds its models itself measures that some moments after
+    a variant is loaded, or not at all when told so; until then it is what was measured when the variant was
+    published, if anything was.
     """
     with connection.open() as client:
         listing = _ask(client, connection.url, model)
@@ -149,7 +147,7 @@ def text(listing: Listing) -> str:
         for name, info in listing.models.items()
     ]
     parts = [table(header, cells, frozenset({"traffic", "memory"})), "\n".join(tensors)]
-    if any(line.memory_bytes for line in (listing.traffic or {}).values()):
+    if listing.traffic is not None and any(state.state == "READY" for state in listing.states):
         parts.append(_LEGEND)
     return "\n\n".join(part for part in parts if part)
 

@@ -37,7 +37,7 @@ class Arguments(TypedDict):
     as_json: bool
 
 
-@click.command(epilog=_EPILOG)
+@click.command(epilog=_EPILOG, options_metavar="--data FILE.npz [OPTIONS]")
 @click.argument("model")
 @click.option(
     "--data",

@@ -23,9 +23,9 @@ _REPORT: Final = "report.html"
 # \b keeps click from folding the lines that follow it.
 _EPILOG = """\b
 Examples:
-  flyweight compress model.onnx --data samples.npz --out repository --name mynet
-  flyweight compress model.onnx --data samples.npz --out repository --name mynet \\
-      --budget "latency<=50%, size<=25%, accuracy>=-0.5pt"
+  flyweight compress model.onnx --data x.npz --out repository --name mynet
+  flyweight compress model.onnx --data x.npz --out repository \\
+      --name mynet --budget "latency<=50%, size<=25%, accuracy>=-0.5pt"
   flyweight compress --module package.module:factory --weights w.safetensors \\
       --train train.npz --data eval.npz --out repository --name mynet
 
@@ -60,7 +60,7 @@ _tell = options_under("What to tell")
     metavar="BOUNDS",
     help='Search recipes that reach this, such as "latency<=50%, size<=25%, accuracy>=-0.5pt".',
 )
-@_how("--trials", type=click.IntRange(1), default=TRIALS, show_default=True, help="Of the search, at most.")
+@_how("--trials", type=click.IntRange(1), default=TRIALS, show_default=True, help="Recipes to try, at most.")
 @_how("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that search here.")
 @_how(
     "--study", metavar="URL", help="Of a database that searches on several machines share: postgresql://..."
@@ -74,9 +74,13 @@ _tell = options_under("What to tell")
 @_how(
     "--transfer", is_flag=True, help="Replace the head for the labels' classes and learn them, then compress."
 )
-@_how("--time-limit", type=Duration(), default="10m", show_default=True, help="Like 90s, 10m, 2h.")
+@_how("--time-limit", type=Duration(), default="10m", show_default=True, help="For everything; 90s, 10m, 2h.")
 @_how(
-    "--calibration-samples", type=click.IntRange(1), default=512, show_default=True, help="At most so many."
+    "--calibration-samples",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Of --data, at most.",
 )
 @_how("--seed", type=int, default=0, show_default=True, help="Of every random choice.")
 @_limit(

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import json
-from typing import Any
+from typing import Any, Final
 
 import click
 import yaml
@@ -13,8 +13,14 @@ from flyweight.compressor.errors import RecipeError
 from flyweight.compressor.passes.catalogue import CATALOGUE
 from flyweight.compressor.recipe import no_such_pass, pass_class, plain
 
+_EPILOG: Final = """\b
+Examples:
+  flyweight passes
+  flyweight passes static-int8
+"""
 
-@click.command()
+
+@click.command(epilog=_EPILOG)
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def passes(name: str | None, *, as_json: bool) -> None:

@@ -1,13 +1,21 @@
 """The command `flyweight report`."""
 
 from pathlib import Path
+from typing import Final
 
 import click
 
 _PATH = click.Path(path_type=Path)
 
+_EPILOG: Final = """\b
+Example:
+  flyweight report repository --name mynet --out report.html
 
-@click.command(epilog="Exit code 0 when the report was written; 2 when there is nothing to report.")
+Exit code 0 when the report was written; 2 when there is nothing to report.
+"""
+
+
+@click.command(epilog=_EPILOG)
 @click.argument("repository", type=_PATH)
 @click.option("--name", required=True, help="The model.")
 @click.option("--out", "html", type=_PATH, required=True, help="The HTML file to write.")

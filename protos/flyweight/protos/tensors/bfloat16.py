@@ -11,6 +11,11 @@ def widen_bfloat16(array: Array) -> Array:
     return wide.reshape(array.shape)
 
 
+def as_sent(array: Array, datatype: str) -> Array:
+    """Return an array of the type `DATATYPES[datatype]` as a request of the datatype holds it."""
+    return narrow_to_bfloat16(array) if datatype == "BF16" else array
+
+
 def narrow_to_bfloat16(array: Array) -> Array:
     """Return float32 values as `BFLOAT16` of the same shape, rounded to the nearest, ties to even.
 

@@ -5,6 +5,8 @@ They lie in an .npz file with arrays "input:NAME" and "output:NAME", batch axis 
 """
 
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -22,9 +24,22 @@ GOLDEN_FILE: Final = "golden.npz"
 # One row of any model fits; a larger file is a mistake or an attack, and is not unpacked.
 _LARGEST_UNPACKED_BYTES: Final = 256 << 20
 
-# What zipfile, zlib and numpy raise on bytes that are no archive of plain arrays: NotImplementedError on an
-# unknown way of compression, RuntimeError on an encrypted entry, EOFError on a cut one.
-_GARBLED: Final = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# What zipfile, zlib and numpy raise on bytes that are no archive of plain arrays: RuntimeError on an
+# encrypted entry, EOFError on a cut one, struct.error on a garbled directory, TokenError on a header whose
+# brackets stay open.
+_GARBLED: Final = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+# Of numpy.savez and numpy.savez_compressed. Other ways have decompressors, and errors, of their own.
+_PACKINGS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 Array = NDArray[Any]
 
@@ -85,8 +100,11 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
     """Read one array after a look at its header, because numpy allocates whatever a header claims.
 
     Raises:
-        ValueError: the header promises more or less than the entry holds, or objects.
+        ValueError: the header promises more or less than the entry holds, or objects; or it is packed in a
+            way that numpy does not use.
     """
+    if entry.compress_type not in _PACKINGS:
+        raise ValueError(f"{entry.filename} is packed in a way that numpy does not use")
     with archive.open(entry) as file:
         version = np.lib.format.read_magic(file)
         read_header = (

@@ -39,4 +39,6 @@ def require_valid_name(name: str, what: str) -> str:
 def is_inside_folder(path: str) -> bool:
     """Tell whether a relative path, as a manifest writes it, stays inside its folder."""
     parts = PurePosixPath(path).parts
-    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path
+    # No file has a name with a zero byte, and looking for one is an error of its own kind.
+    is_plain = not any(sign in path for sign in "\\\0")
+    return bool(parts) and is_plain and not path.startswith("/") and ".." not in parts

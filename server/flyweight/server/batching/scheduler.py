@@ -20,7 +20,14 @@ from flyweight.server.batching.crew import Crew
 from flyweight.server.batching.job import GONE, TOO_LATE, Done, Job, Outcome
 from flyweight.server.batching.lane import Lane
 from flyweight.server.batching.merging import merge, split
-from flyweight.server.errors import Cancelled, DeadlineExceeded, Draining, InvalidRequest, RunFailed
+from flyweight.server.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    RunFailed,
+    TimedOut,
+)
 from flyweight.server.runtime.seam import Answer
 from flyweight.server.survival import survive
 
@@ -133,7 +140,7 @@ class Scheduler:
                 expired += lane.queue.expire(now)
             batch = self._pick(now)
         for job in expired:
-            _settle(job, DeadlineExceeded(TOO_LATE if job.is_over(now) else _TIMED_OUT))
+            _settle(job, DeadlineExceeded(TOO_LATE) if job.is_over(now) else TimedOut(_TIMED_OUT))
         return batch
 
     def _pick(self, now: float) -> Batch | None:

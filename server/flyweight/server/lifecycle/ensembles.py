@@ -9,17 +9,21 @@ from flyweight.server.errors import LoadFailed, NotReady, UnknownModel, UnknownV
 from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable, lease_from
 from flyweight.server.repository.ensembles import check_steps, ensemble_graph
 from flyweight.server.repository.serving import Merging
-from flyweight.server.runtime.ensemble import EnsembleRuntime
+from flyweight.server.runtime.ensemble import EnsembleRuntime, StepListener
 
 # An ensemble of ensembles of ensembles is plenty; each level is a few frames on the stack of a run.
 _DEEPEST: Final = 8
 
 
 class Ensembles:
-    """Makes runtimes of ensembles. Thread-safe; `table` returns the current routing table."""
+    """Makes runtimes of ensembles. Thread-safe.
 
-    def __init__(self, table: Callable[[], RoutingTable]) -> None:
+    `table` returns the current routing table; `listener` is told of every step that any of them runs.
+    """
+
+    def __init__(self, table: Callable[[], RoutingTable], listener: StepListener) -> None:
         self._table = table
+        self._listener = listener
 
     def load(self, config: ModelConfig, model: str) -> tuple[EnsembleRuntime, bool]:
         """Return an ensemble whose steps are all served now, and whether all of their runs may be shared.
@@ -39,7 +43,7 @@ class Ensembles:
         signatures = [loaded.signature for loaded in steps]
         check_steps(graph, signatures, config.max_batch_size, what)
         is_merging = all(loaded.serving.merging is not Merging.NEVER for loaded in steps)
-        return EnsembleRuntime(model, graph, self._lease), is_merging
+        return EnsembleRuntime(model, graph, self._lease, self._listener), is_merging
 
     def _find(self, model: str, version: str, what: str) -> LoadedVariant:
         try:

@@ -14,6 +14,7 @@ from flyweight.server.lifecycle.lease import Leases
 from flyweight.server.lifecycle.rehearsal import Rehearsed, rehearse
 from flyweight.server.lifecycle.table import LoadedVariant
 from flyweight.server.repository.completion import complete
+from flyweight.server.repository.config_notes import batching_notes
 from flyweight.server.repository.fingerprint import take_fingerprint
 from flyweight.server.repository.labels import read_labels
 from flyweight.server.repository.model_config import (
@@ -27,7 +28,7 @@ from flyweight.server.repository.scan import CONFIG_FILE
 from flyweight.server.repository.scheduling import serving_of
 from flyweight.server.repository.serving import Merging, ServingPolicy
 from flyweight.server.repository.session_parameters import with_parameters
-from flyweight.server.runtime.processor import missing_instruction_sets
+from flyweight.server.runtime.processor import processor_doubt
 from flyweight.server.runtime.reshaped import ReshapedRuntime
 from flyweight.server.runtime.seam import Runtime, RuntimeFactory, SessionSettings
 from flyweight.server.sequences import Sequences, hide, sequences_of
@@ -56,27 +57,40 @@ def load_variant(
         LoadFailed, RepositoryError: with one sentence that names the file and what to do.
     """
     config = None
+    notes: tuple[str, ...] = ()
     if source.config_text is not None:
         config = parse_model_config(source.config_text, source.folder.parent / CONFIG_FILE)
-        for note in require_supported(config, source.model):
-            _log.info("%s", note)
+        notes = require_supported(config, source.model)
     if config is not None and is_ensemble(config):
-        return _load_ensemble(source, config, ensembles)
+        return _told(_load_ensemble(source, config, ensembles, notes))
     manifest = read_manifest(source.folder)
     if manifest is not None:
         _verify(source, manifest)
-        _note_processor(source, manifest)
+        doubt = processor_doubt(manifest.environment.instruction_sets)
+        if doubt:
+            _log.warning("%s/%s %s", source.model, source.variant, doubt)
     settings = _session_settings(source.model, manifest, config, intra_op_threads)
     bare = factory.load(source.folder / source.model_file, replace(settings, gives_way=gives_way))
     try:
-        return _bring_up(source, config, manifest, bare)
+        return _told(_bring_up(source, config, manifest, bare, notes))
     except BaseException:
         bare.close()
         raise
 
 
+def _told(loaded: LoadedVariant) -> LoadedVariant:
+    """Return a variant whose notes were logged."""
+    for note in loaded.notes:
+        _log.info("%s", note)
+    return loaded
+
+
 def _bring_up(
-    source: VariantSource, config: ModelConfig | None, manifest: VariantManifest | None, bare: Runtime
+    source: VariantSource,
+    config: ModelConfig | None,
+    manifest: VariantManifest | None,
+    bare: Runtime,
+    notes: tuple[str, ...],
 ) -> LoadedVariant:
     """Return the variant that a session makes, rehearsed."""
     folder = source.folder.parent
@@ -87,6 +101,8 @@ def _bring_up(
         Rehearsed(source, manifest, bare, runtime, signature, spec), completed, serving_of(config, signature)
     )
     labels = read_labels(completed, folder)
+    if config is not None:
+        notes += batching_notes(config, signature.max_batch_rows, f"The config.pbtxt of {source.model}")
     _require_unchanged(source)
     what = _what(source)
     return LoadedVariant(
@@ -100,10 +116,13 @@ def _bring_up(
         serving=serving,
         labels=labels,
         sequences=None if spec is None else Sequences(spec, what),
+        notes=notes,
     )
 
 
-def _load_ensemble(source: VariantSource, config: ModelConfig, ensembles: Ensembles | None) -> LoadedVariant:
+def _load_ensemble(
+    source: VariantSource, config: ModelConfig, ensembles: Ensembles | None, notes: tuple[str, ...]
+) -> LoadedVariant:
     if ensembles is None:
         raise LoadFailed(f"{source.model} is an ensemble, and they are not served here.")
     runtime, is_merging = ensembles.load(config, source.model)
@@ -122,6 +141,7 @@ def _load_ensemble(source: VariantSource, config: ModelConfig, ensembles: Ensemb
             merging=Merging.MEASURED if may_share else Merging.NEVER, max_rows=signature.max_batch_rows
         ),
         labels=read_labels(completed, source.folder.parent),
+        notes=notes,
     )
 
 
@@ -143,18 +163,6 @@ def _verify(source: VariantSource, manifest: VariantManifest) -> None:
             raise LoadFailed(
                 f"{source.folder / path} is not listed in the manifest; publish the variant again."
             )
-
-
-def _note_processor(source: VariantSource, manifest: VariantManifest) -> None:
-    missing = missing_instruction_sets(manifest.environment.instruction_sets)
-    if missing:
-        _log.warning(
-            "%s/%s was measured on a processor with %s, which this one lacks; expect other speed, and other "
-            "answers within its golden tolerance.",
-            source.model,
-            source.variant,
-            ", ".join(missing),
-        )
 
 
 def _session_settings(

@@ -34,6 +34,7 @@ from flyweight.server.lifecycle.uploads import Uploads
 from flyweight.server.lifecycle.watching import Watch, folders_of
 from flyweight.server.lifecycle.worker import Worker
 from flyweight.server.repository.scan import scan_repository
+from flyweight.server.runtime.ensemble import StepListener, StepRun
 from flyweight.server.runtime.headroom import read_headroom
 from flyweight.server.runtime.seam import RuntimeFactory
 from flyweight.server.survival import survive
@@ -100,7 +101,8 @@ class Manager:
         quiet_seconds = settings.poll_seconds * _QUIET_SHARE
         self._source = Source(settings.repository, quiet_seconds, self._board.accept, monotonic)
         self._loaders = LoadThreads()
-        ensembles = Ensembles(lambda: self._board.table)
+        self._step_listeners: list[StepListener] = []
+        ensembles = Ensembles(lambda: self._board.table, self._tell_step)
         guard = MemoryGuard(lambda: read_headroom(settings.memory_limit_bytes))
         self._worker = Worker(
             self._board,
@@ -120,6 +122,14 @@ class Manager:
     def table(self) -> RoutingTable:
         """Return the current table."""
         return self._board.table
+
+    def watch_steps(self, listener: StepListener) -> None:
+        """Tell `listener` of every step that an ensemble runs; to be asked for before `start`."""
+        self._step_listeners.append(listener)
+
+    def _tell_step(self, step: StepRun) -> None:
+        for listener in self._step_listeners:
+            listener(step)
 
     def start(self) -> None:
         """Start reading the repository.

@@ -36,7 +36,8 @@ class LoadedVariant:
     `signature` is what requests are checked against: the session's, narrowed by config.pbtxt, with the most
     rows of a batch. `config` is complete, whatever the repository left out. `serving` is how its requests are
     queued and batched, `labels` the classes' names by output and index. `lane` is their way to the runtime.
-    `sequences` are there for a model with state. No two variants ever loaded have the same `instance`.
+    `sequences` are there for a model with state. `notes` are sentences on what was asked for and goes its own
+    way here. No two variants ever loaded have the same `instance`.
     """
 
     model: str
@@ -49,6 +50,7 @@ class LoadedVariant:
     serving: ServingPolicy = _PLAIN_POLICY
     labels: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
     sequences: Sequences | None = None
+    notes: tuple[str, ...] = ()
     instance: int = field(default_factory=lambda: next(_INSTANCES))
     lane: Lane = field(init=False)
 
@@ -67,6 +69,11 @@ class LoadedVariant:
     def memory(self) -> MemoryReport:
         """Return what it takes."""
         return self.runtime.memory
+
+    @property
+    def validated_pss_bytes(self) -> int:
+        """Return what it took alone when it was published; 0 when nobody measured."""
+        return self.manifest.footprint.pss_bytes if self.manifest is not None else 0
 
     @contextmanager
     def lease(self) -> Iterator[Runtime]:

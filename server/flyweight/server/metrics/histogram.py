@@ -1,7 +1,7 @@
 """Histograms as plain numbers, made into Prometheus's when somebody asks."""
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.utils import floatToGoString
@@ -32,9 +32,20 @@ class Histogram:
 
     def show(self, family: HistogramMetricFamily, labels: Iterable[str]) -> None:
         """Add a series with everything up to now."""
-        total, buckets = 0, []
-        for bound, count in zip((*self._bounds, float("inf")), self.counts, strict=True):
-            total += count
-            label = floatToGoString(bound)  # type: ignore[no-untyped-call]  # annotated in part
-            buckets.append((label, total))
-        family.add_metric(list(labels), buckets, self.sum)
+        show_buckets(family, labels, self._bounds, self.counts, self.sum)
+
+
+def show_buckets(
+    family: HistogramMetricFamily,
+    labels: Iterable[str],
+    bounds: Sequence[float],
+    counts: Sequence[int],
+    sum_of_values: float,
+) -> None:
+    """Add a series: how many values fell into each bucket, the last being for all that are larger."""
+    total, buckets = 0, []
+    for bound, count in zip((*bounds, float("inf")), counts, strict=True):
+        total += count
+        label = floatToGoString(bound)  # type: ignore[no-untyped-call]  # annotated in part
+        buckets.append((label, total))
+    family.add_metric(list(labels), buckets, sum_of_values)

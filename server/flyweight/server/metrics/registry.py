@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
 
 from flyweight.server.lifecycle.observer import NullObserver
 from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable
+from flyweight.server.metrics.cache import CacheMetrics
+from flyweight.server.metrics.calls import CallMetrics
 from flyweight.server.metrics.departed import Departed
 from flyweight.server.metrics.process import ProcessMemory
 from flyweight.server.metrics.repository import RepositoryMetrics
@@ -32,6 +34,8 @@ class Metrics(NullObserver):
         self.requests = RequestMetrics(self.registry)
         self.repository = RepositoryMetrics(self.registry, monotonic)
         self.variants = VariantMetrics(self.registry)
+        self.calls = CallMetrics(self.registry)
+        self.cache = CacheMetrics(self.registry)
         self._departed = Departed(self._drop, monotonic)
         self._served: frozenset[tuple[str, str]] = frozenset()
         self.registry.register(ProcessMemory())

@@ -6,8 +6,11 @@ from typing import Final
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from flyweight.server.rpc.tallies import STAGES
+
+__all__ = ["STAGES", "WHO", "RequestFamilies"]
+
 WHO: Final = ("model", "variant", "role")
-STAGES: Final = ("decode", "queue", "run", "encode", "total")
 
 
 class RequestFamilies:

@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
 from flyweight.server.errors import Code
-from flyweight.server.metrics.requests import RequestMetrics, Totals
+from flyweight.server.metrics.requests import RequestMetrics
 from flyweight.server.metrics.variants import VariantMetrics
+from flyweight.server.rpc.tallies import Totals
 from flyweight.server.runtime.memory import read_fields
 
 _MEMINFO: Final = Path("/proc/meminfo")

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from flyweight.server.lifecycle.observer import NullObserver
 from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable
-from flyweight.server.metrics.requests import WHO
+from flyweight.server.metrics.request_families import WHO
 from flyweight.server.runtime.usage import Usage, memory_kinds
 
 _VARIANT: Final = ("model", "variant")
@@ -76,8 +76,8 @@ class _Families:
         )
         self.memory = GaugeMetricFamily(
             "flyweight_variant_memory_bytes",
-            "Memory by kind, described in docs/deploy.md; own_pss is what the variant adds to a process that "
-            "holds only it, load_pss an estimate of it: what does it take in memory?",
+            "Memory by kind, described in docs/memory-and-metrics.md; own_pss is what the variant adds to a "
+            "process that holds only it, load_pss an estimate of it: what does it take in memory?",
             labels=(*_VARIANT, "kind"),
         )
         self.cpu = CounterMetricFamily(
@@ -100,8 +100,8 @@ class _Families:
 def _show_usage(families: _Families, variant: LoadedVariant, usage: Usage) -> None:
     labels = [variant.model, variant.name]
     families.file_bytes.add_metric(labels, usage.file_bytes)
-    validated = variant.manifest.footprint.pss_bytes if variant.manifest is not None else 0
-    for kind, value in memory_kinds(usage, variant.memory.load_pss_bytes, validated).items():
+    kinds = memory_kinds(usage, variant.memory.load_pss_bytes, variant.validated_pss_bytes)
+    for kind, value in kinds.items():
         families.memory.add_metric([*labels, kind], value)
     if usage.cpu_seconds is not None:
         families.cpu.add_metric(labels, usage.cpu_seconds)

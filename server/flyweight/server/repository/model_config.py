@@ -12,12 +12,12 @@ from google.protobuf import text_format
 from flyweight.protos.inference.model_config_pb2 import (
     ModelConfig,
     ModelInput,
-    ModelOptimizationPolicy,
     ModelOutput,
 )
 from flyweight.server.errors import LoadFailed
+from flyweight.server.repository.config_notes import config_notes
+from flyweight.server.repository.known_values import first_unknown_value
 from flyweight.server.repository.scan import LARGEST_TEXT_CHARACTERS, STATE_FOLDER, WARMUP_FOLDER
-from flyweight.server.repository.session_parameters import unread_parameters
 
 ENSEMBLE: Final = "ensemble"
 
@@ -30,10 +30,6 @@ _REFUSED: Final = {
     "batch_output": "outputs scattered from the batch are not",
     "model_repository_agents": "repository agents are not run",
     "cc_model_filenames": "there are no GPUs to choose a file for",
-}
-_NOTED: Final = {
-    "metric_tags": "metrics have the labels model, variant and role",
-    "model_metrics": "histograms have the server's own buckets",
 }
 # Triton's core refuses these for an ensemble, which has no session of its own.
 _NOT_OF_ENSEMBLES: Final = ("instance_group", "optimization", "model_warmup", "parameters")
@@ -48,10 +44,14 @@ def parse_model_config(text: str, path: Path) -> ModelConfig:
     if len(text) > LARGEST_TEXT_CHARACTERS:
         raise LoadFailed(f"{path} is longer than {LARGEST_TEXT_CHARACTERS} characters; shorten it.")
     try:
-        return text_format.Parse(text, ModelConfig())
-    except text_format.ParseError as error:
+        config = text_format.Parse(text, ModelConfig())
+    # The library lets a number that no enumeration can hold out as a ValueError.
+    except (text_format.ParseError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise LoadFailed(f"{path} is not a model configuration ({reason}); correct it.") from error
+    if unknown := first_unknown_value(config):
+        raise LoadFailed(f"{path} says {unknown}, and no value has this number; write its name.")
+    return config
 
 
 def is_ensemble(config: ModelConfig | None) -> bool:
@@ -98,7 +98,7 @@ def require_supported(config: ModelConfig, model: str) -> tuple[str, ...]:
         library = config.model_operations.op_library_filename[0]
         raise LoadFailed(f"{what} asks for the library {library!r}, and custom operators are not loaded.")
     _require_plain_tensors(config, what)
-    return tuple(_notes(config, what))
+    return config_notes(config, what)
 
 
 def _require_onnx(config: ModelConfig, model: str, what: str) -> None:
@@ -152,22 +152,6 @@ def _require_plain_tensors(config: ModelConfig, what: str) -> None:
                 raise LoadFailed(
                     f"{what} gives {tensor.name!r} a length of {length}; lengths are 1 or more, or -1."
                 )
-
-
-def _notes(config: ModelConfig, what: str) -> list[str]:
-    notes = [f"{what} sets {field}: {how}." for field, how in _NOTED.items() if _is_set(config, field)]
-    notes += [
-        f"{what} sets the parameter {name!r}: it is told by ModelConfig and has no effect."
-        for name in unread_parameters(config)
-    ]
-    optimization = config.optimization
-    if optimization.priority != ModelOptimizationPolicy.PRIORITY_DEFAULT:
-        notes.append(f"{what} sets optimization.priority: all models are of one importance.")
-    if any(group.HasField("rate_limiter") or group.host_policy for group in config.instance_group):
-        notes.append(
-            f"{what} sets a rate limiter or host policy: instances are granted nothing, as by default."
-        )
-    return notes
 
 
 def _is_set(config: ModelConfig, field: str) -> bool:

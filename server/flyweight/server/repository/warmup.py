@@ -13,6 +13,7 @@ import numpy as np
 
 from flyweight.protos.inference.model_config_pb2 import ModelConfig, ModelWarmup
 from flyweight.protos.tensors import DATATYPES, Array
+from flyweight.protos.tensors.bfloat16 import as_sent
 from flyweight.server.errors import LoadFailed
 from flyweight.server.repository.completion import datatype_of_type
 from flyweight.server.repository.files import read_tensor_file
@@ -95,7 +96,7 @@ def zeros(datatype: str, shape: tuple[int, ...]) -> Array:
     """Return zeros of a datatype; empty byte strings for BYTES."""
     if datatype == "BYTES":
         return np.full(shape, b"", dtype=object)
-    return np.zeros(shape, dtype=DATATYPES[datatype])
+    return as_sent(np.zeros(shape, dtype=DATATYPES[datatype]), datatype)
 
 
 def _random(datatype: str, shape: tuple[int, ...], random: np.random.Generator) -> Array:
@@ -106,5 +107,5 @@ def _random(datatype: str, shape: tuple[int, ...], random: np.random.Generator) 
     if datatype == "BOOL":
         return random.integers(0, 2, shape).astype(np.bool_)
     if dtype.kind == "f":
-        return random.random(shape).astype(dtype)
+        return as_sent(random.random(shape).astype(dtype), datatype)
     return random.integers(0, 128, shape).astype(dtype)

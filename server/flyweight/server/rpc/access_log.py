@@ -40,7 +40,7 @@ class AccessLog:
             "milliseconds": round(seconds * 1000, 3),
             "peer": peer.address,
             # Both empty where callers are not asked who they are.
-            "caller": call.caller.name,
+            "caller": call.notes.caller.name,
             "certificate": next(iter(peer.certificate_names), ""),
             "model": answerer.model,
             "variant": answerer.variant,

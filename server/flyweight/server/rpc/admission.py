@@ -26,6 +26,7 @@ class Gate:
         self._lock = threading.Lock()
         self._empty = threading.Condition(self._lock)
         self._accepted = 0
+        self._entered = 0
         self._state = _State.STARTING
 
     def enter(self) -> None:
@@ -47,6 +48,7 @@ class Gate:
                     "try again later or at another replica."
                 )
             self._accepted += 1
+            self._entered += 1
 
     def leave(self) -> None:
         """Give back a place."""
@@ -74,6 +76,11 @@ class Gate:
     def accepted_count(self) -> int:
         """How many requests are inside."""
         return self._accepted
+
+    @property
+    def entered_count(self) -> int:
+        """How many requests ever came in."""
+        return self._entered
 
     @property
     def share(self) -> float:

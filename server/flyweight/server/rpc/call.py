@@ -33,8 +33,9 @@ class Peer:
 
 @dataclass(slots=True)
 class Notes:
-    """What is learnt of a call while it is answered, for its line in the access log."""
+    """What is learnt of a call while it is answered or refused, for its line in the access log."""
 
+    caller: Caller = ANYBODY
     answerer: Answerer = NOBODY
     request_id: str = ""
 

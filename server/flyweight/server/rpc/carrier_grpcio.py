@@ -6,7 +6,7 @@ looks again. docs/decisions/0007-one-completion-queue.md has the measurements.
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
@@ -15,6 +15,7 @@ from flyweight.server.rpc.access_log import AccessLog
 from flyweight.server.rpc.arriving import Arriving
 from flyweight.server.rpc.border import answer, attempt, failure_of
 from flyweight.server.rpc.call import Call, Failure, Reply, Wording, as_it_is
+from flyweight.server.rpc.call_counts import CallCounts
 from flyweight.server.rpc.core import CoreCall, CoreServer
 from flyweight.server.rpc.core_stream import CoreStream
 from flyweight.server.rpc.listening import bind, channel_options
@@ -22,6 +23,7 @@ from flyweight.server.rpc.messages import sendable
 from flyweight.server.rpc.method import Deferred, Method, Streaming, Unary
 from flyweight.server.rpc.peers import peer_of
 from flyweight.server.rpc.slow import SLOW_CALL_THREADS
+from flyweight.server.rpc.stream_places import StreamPlaces
 from flyweight.server.security.callers import ANYBODY, Caller
 from flyweight.server.settings import ServerSettings
 from flyweight.server.survival import survive
@@ -34,6 +36,8 @@ _LOOK_SECONDS: Final = 0.2
 _GATHER_SECONDS: Final = 0.05
 # How long a thread that is told to stop may take: the longest run that it does by itself, many times over.
 _JOIN_SECONDS: Final = 5.0
+# A thread that has not looked up for so long is stuck: the largest message is read in a second or two.
+_STUCK_SECONDS: Final = 10.0
 
 
 _NO_LOG: Final = AccessLog(is_on=False)
@@ -96,7 +100,9 @@ class GrpcioCarrier:
     ) -> None:
         self._settings = settings
         self._methods: Mapping[str, Method] = {method.path: method for method in methods}
+        self.counts = CallCounts(self._methods)
         self._arriving: Arriving[CoreCall] = Arriving(settings.max_in_flight)
+        self._places = StreamPlaces(settings.connections.max_streams)
         self._runs = runs
         self._guard = guard
         self._wording = wording
@@ -105,6 +111,8 @@ class GrpcioCarrier:
         self._thread = threading.Thread(target=self._serve, name="rpc", daemon=True)
         self._slow_pool = ThreadPoolExecutor(SLOW_CALL_THREADS, "rpc-slow")
         self._is_bound = self._is_holding = self._is_cutting = self._is_cut = False
+        self._looked_seconds = 0.0
+        self._rest: Callable[[], None] | None = None
         self._changed = threading.Condition()
         self._open: set[CoreCall] = set()
 
@@ -118,8 +126,18 @@ class GrpcioCarrier:
         self._is_bound = True
         return port
 
+    def while_idle(self, rest: Callable[[], None]) -> None:
+        """Have a quick function called now and then while nothing happens; to be said before `start`."""
+        self._rest = rest
+
+    def is_live(self) -> bool:
+        """Tell whether calls are answered: the thread that takes them is not stuck, or not started yet."""
+        is_started = self._thread.ident is not None
+        return not is_started or time.monotonic() - self._looked_seconds < _STUCK_SECONDS
+
     def start(self) -> None:
         """Answer calls from now on."""
+        self._looked_seconds = time.monotonic()
         self._server.start()
         self._thread.start()
 
@@ -162,12 +180,15 @@ class GrpcioCarrier:
             taken = server.take(None if gathered and self._runs.has_work() else look_at)
             if taken is None:
                 return True
+            if not taken and not gathered and self._rest is not None:
+                self._rest()
             gathered = gathered + 1 if taken else 0
             if not taken or gathered >= _GATHERED_EVENTS:
                 for core in self._arriving.give_way():
                     core.end(self._wording(failure_of(QueueFull(_TOO_SLOW))))
                 moment = self._runs.advance()
-                latest = time.monotonic() + _LOOK_SECONDS
+                now = self._looked_seconds = time.monotonic()
+                latest = now + _LOOK_SECONDS
                 look_at = latest if moment is None else min(moment, latest)
                 gathered = 0
             if self._is_cutting and not self._is_cut:
@@ -182,6 +203,7 @@ class GrpcioCarrier:
             self._open.add(core)
         core.on_over(lambda: self._leave(core))
         if self._is_holding:
+            core.count_as(Code.UNAVAILABLE)
             return
         method = self._methods.get(core.path)
         if method is None:
@@ -191,7 +213,7 @@ class GrpcioCarrier:
         unknown = _call_of(core)
         caller = attempt(lambda: self._guard(core.path, unknown))
         if self._access_log.is_on:
-            self._log_end(core, unknown if isinstance(caller, Failure) else unknown.of(caller))
+            self._log_end(core, unknown)
         if isinstance(caller, Failure):
             core.end(self._wording(caller))
             return
@@ -212,6 +234,7 @@ class GrpcioCarrier:
         core.on_over(write)
 
     def _leave(self, core: CoreCall) -> None:
+        self.counts.add(core.path, core.code)
         with self._changed:
             self._open.discard(core)
             self._changed.notify_all()
@@ -220,6 +243,7 @@ class GrpcioCarrier:
         """Have a method with one answer answered, where its way says."""
         is_wanted = self._arriving.end(core)
         if self._is_holding or not is_wanted:
+            core.count_as(Code.UNAVAILABLE)
             return
         if body is None:
             # The caller is gone, or sent no message: gRPC's own servers answer the latter so.
@@ -243,6 +267,11 @@ class GrpcioCarrier:
         return reply
 
     def _open_stream(self, method: Streaming, core: CoreCall, call: Call) -> None:
+        refused = attempt(lambda: self._places.enter(core.path))
+        if refused is not None:
+            core.end(self._wording(refused))
+            return
+        core.on_over(lambda: self._places.leave(method.path))
         stream = CoreStream(core, self._wording)
         reader = attempt(lambda: method.handler(call, stream))
         if isinstance(reader, Failure):

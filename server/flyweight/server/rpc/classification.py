@@ -10,7 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from flyweight.protos.tensors import Array
+from flyweight.protos.tensors import BFLOAT16, Array
+from flyweight.protos.tensors.bfloat16 import widen_bfloat16
 from flyweight.server.errors import InvalidRequest
 
 # As Triton: more than any model's classes, and sorting them takes a tenth of a second.
@@ -36,6 +37,8 @@ def classify(
     Raises:
         InvalidRequest: the output is not of numbers, or too large.
     """
+    if array.dtype == BFLOAT16:
+        array = widen_bfloat16(array)
     if array.dtype.kind not in "iuf":
         raise InvalidRequest(
             f"The output {name!r} cannot be classified: it is not of numbers; ask for it without "

@@ -13,13 +13,13 @@ from typing import Final, NamedTuple
 
 from flyweight.server.errors import (
     Code,
-    DeadlineExceeded,
     Draining,
     LoadFailed,
     NotReady,
     QueueFull,
     RegionExists,
     ServerError,
+    TimedOut,
     UnknownModel,
     UnknownRegion,
     UnknownVariant,
@@ -82,7 +82,8 @@ _TABLE: Final[tuple[tuple[type[ServerError], Callable[[ServerError], _Answer | N
         _always(Code.UNAVAILABLE, "GRPC server is shutting down and has stopped accepting new requests."),
     ),
     (QueueFull, _always(Code.UNAVAILABLE, "[request id: <id_unknown>] Exceeds maximum queue size")),
-    (DeadlineExceeded, _always(Code.UNAVAILABLE, "Request timeout expired")),
+    # Not the call's deadline, which Triton leaves to its clients: told UNAVAILABLE, they would ask again.
+    (TimedOut, _always(Code.UNAVAILABLE, "Request timeout expired")),
     (LoadFailed, lambda error: _Answer(Code.INVALID_ARGUMENT, f"load failed: {error}")),
     (UnknownRegion, _of_region),
     (RegionExists, _of_region),
@@ -91,14 +92,9 @@ _TABLE: Final[tuple[tuple[type[ServerError], Callable[[ServerError], _Answer | N
 
 def in_tritons_words(failure: Failure) -> Failure:
     """Return the status that Triton would give where ours is `failure`."""
-    return failure if failure.cause is None else translate(failure, failure.cause)
-
-
-def translate(failure: Failure, error: BaseException) -> Failure:
-    """Return the status that Triton would give for `error`, whose own status is `failure`."""
     for kind, answer_of in _TABLE:
-        if isinstance(error, kind):
-            answer = answer_of(error)
+        if isinstance(failure.cause, kind):
+            answer = answer_of(failure.cause)
             if answer is not None:
                 return replace(failure, code=answer.code, sentence=sendable(answer.sentence))
             return failure

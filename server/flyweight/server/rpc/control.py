@@ -132,7 +132,7 @@ def _described(entry: IndexEntry, table: RoutingTable) -> Variant:
     is_baseline = entry.version == model.baseline
     described.role = Role.ROLE_BASELINE if is_baseline else Role.ROLE_CANDIDATE
     described.share_percent = model.plan.weight_of(entry.version) * 100
-    described.memory_bytes = memory_figure(loaded.runtime.usage(), loaded.memory.load_pss_bytes)
+    described.memory_bytes = memory_figure(loaded.runtime.usage(), loaded.validated_pss_bytes)
     if loaded.manifest is not None:
         described.manifest.CopyFrom(loaded.manifest)
     return described

@@ -28,6 +28,8 @@ _NO_FLAGS: Final = 0
 _AT_ONCE: Final = 0.0
 # gRPC's core tells a call without a deadline by one that is hundreds of years away.
 _FOREVER_SECONDS: Final = 1e9
+# A caller's clock ends a call a little before ours does: that is still the deadline's doing.
+_CLOCK_SLACK_SECONDS: Final = 0.01
 # Calls that the core may hand over before it is asked for more: as many as come between two events.
 _REQUESTED_CALLS: Final = 16
 
@@ -50,7 +52,17 @@ class _Due:
 class CoreCall:
     """One call. What answers it may be called by any thread; all else is for the thread that takes events."""
 
-    __slots__ = ("_call", "_deadline", "_due", "_is_over", "_on_over", "code", "metadata", "path")
+    __slots__ = (
+        "_call",
+        "_code",
+        "_deadline",
+        "_due",
+        "_is_half_closed",
+        "_is_over",
+        "_on_over",
+        "metadata",
+        "path",
+    )
 
     def __init__(self, event: Any, due: _Due) -> None:
         # At once, for it is told on the wall's clock: a jump of that after the event and before this line
@@ -62,10 +74,19 @@ class CoreCall:
         self._on_over: list[Callable[[], None]] = []
         self.path: str = event.call_details.method.decode(errors="replace")
         self.metadata: Metadata = event.invocation_metadata
-        self._is_over = False
-        # What the call was ended with; a caller who went away first was told nothing.
-        self.code = Code.CANCELLED
+        self._is_over = self._is_half_closed = False
+        self._code: Code | None = None
         self._batch((_core.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._close)
+
+    @property
+    def code(self) -> Code:
+        """Return what the call ended with, whoever ended it; CANCELLED while nobody did."""
+        return Code.CANCELLED if self._code is None else self._code
+
+    def count_as(self, code: Code) -> None:
+        """Say what the call ends with, for whoever asks for `code`; the first to say so counts."""
+        if self._code is None:
+            self._code = code
 
     def is_active(self) -> bool:
         """Tell whether the caller still waits: it neither has its answer nor is gone."""
@@ -91,14 +112,23 @@ class CoreCall:
 
     def read(self, on_message: Callable[[bytes | None], None]) -> None:
         """Have the next message given to `on_message`, or None when the caller sends no more."""
-        self._batch(
-            (_core.ReceiveMessageOperation(_NO_FLAGS),),
-            lambda event: on_message(event.batch_operations[0].message()),
-        )
+
+        def received(event: Any) -> None:
+            message = event.batch_operations[0].message()
+            if not event.success:
+                # The core refused it and told the caller: it is too large, or, which is not told here, it
+                # cannot be unpacked (INTERNAL).
+                self.count_as(Code.RESOURCE_EXHAUSTED)
+            elif message is None:
+                self._is_half_closed = True
+            on_message(message)
+
+        self._batch((_core.ReceiveMessageOperation(_NO_FLAGS),), received)
 
     def answer(self, body: bytes) -> None:
         """End a call that has one answer."""
-        self.code = Code.OK
+        if self._code is None:
+            self._code = Code.OK
         self._batch(
             (
                 _core.SendInitialMetadataOperation(None, _NO_FLAGS),
@@ -120,7 +150,7 @@ class CoreCall:
 
     def end(self, failure: Failure | None, *, begun: bool = False) -> None:
         """End a call with a status and no message; `begun` says that headers were sent."""
-        self.code = Code.OK if failure is None else failure.code
+        self.count_as(Code.OK if failure is None else failure.code)
         code, sentence, trailers = 0, b"", None
         if failure is not None:
             code, sentence = int(failure.code), failure.sentence.encode()
@@ -142,9 +172,15 @@ class CoreCall:
         if not is_begun:
             raise RuntimeError(f"gRPC's core refused an operation on {self.path}: it was asked for twice.")
 
-    def _close(self, _event: Any) -> None:
+    def _close(self, event: Any) -> None:
         # Comes once: after the status was sent, or when the caller cancelled, vanished or was too slow.
         self._is_over = True
+        if self._is_half_closed and event.batch_operations[0].cancelled():
+            # There was no further message because the caller was gone: nobody heard what we made of that.
+            self._code = None
+        # A caller who went away first was told nothing, and one whose time was over told itself.
+        is_late = self._deadline is not None and self._deadline - time.monotonic() < _CLOCK_SLACK_SECONDS
+        self.count_as(Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED)
         # What is called knows this call, which must not keep it: such a circle would wait for the collector.
         callbacks, self._on_over = self._on_over, []
         for callback in callbacks:

@@ -24,7 +24,7 @@ class Extensions:
 
     Attributes:
         regions: of shared memory; None when it is switched off.
-        tracer: to be told of every inference, as a Recorder.
+        tracer: to be told of every inference.
         log: what is logged.
         limits: on the tensors of a request.
     """
@@ -54,8 +54,7 @@ class Extensions:
 
     def names(self) -> tuple[str, ...]:
         """Return Triton's names of the extensions that are there because the operator set them up."""
-        shared_memory = ("system_shared_memory",) if self.regions is not None else ()
-        return (*shared_memory, "trace") if self.tracer.can_trace else shared_memory
+        return ("system_shared_memory",) if self.regions is not None else ()
 
     def handlers(self, models: Models, *, allow_control: bool) -> dict[str, Handler]:
         """Return the handlers of these extensions by RPC name."""

@@ -12,8 +12,9 @@ from flyweight.server.rpc.admission import Gate
 from flyweight.server.rpc.call import Wording, as_it_is
 from flyweight.server.rpc.models import Models
 from flyweight.server.rpc.reading import DEFAULT_LIMITS
-from flyweight.server.rpc.records import Recorder
 from flyweight.server.rpc.regions import Regions
+from flyweight.server.rpc.tallies import Tallies
+from flyweight.server.rpc.tracer import Tracer
 from flyweight.server.security.clients import ClientLimits
 
 
@@ -26,7 +27,8 @@ class Inside:
         gate: how many are inside.
         clients: how many of one caller's are.
         scheduler: when it runs.
-        recorder: is told of each.
+        tallies: are told of each.
+        tracer: is told of each while it is on.
         regions: where shared memory is registered; None when it is switched off.
         limits: on the tensors of a request.
         cache: answers that were given before.
@@ -38,11 +40,12 @@ class Inside:
     models: Models
     gate: Gate
     scheduler: Scheduler
-    recorder: Recorder
+    tallies: Tallies
     clients: ClientLimits
     regions: Regions | None = None
     limits: TensorLimits = DEFAULT_LIMITS
     cache: ResponseCache = field(default_factory=lambda: ResponseCache(0))
+    tracer: Tracer = field(default_factory=lambda: Tracer(None))
     wording: Wording = as_it_is
     uniform: Callable[[], float] = random.random
     clock: Callable[[], float] = time.monotonic

@@ -18,7 +18,7 @@ from flyweight.server.runtime.seam import TensorSpec
 
 SERVER_NAME: Final = "flyweight"
 
-# The extensions of the Open Inference Protocol that this server has, by Triton's names.
+# The extensions of the Open Inference Protocol whose RPCs this server always answers, by Triton's names.
 EXTENSIONS: Final = (
     "binary_tensor_data",
     "classification",
@@ -31,6 +31,7 @@ EXTENSIONS: Final = (
     "sequence",
     "sequence(string_id)",
     "statistics",
+    "trace",
 )
 
 # Triton's name for an ONNX model run by onnxruntime.

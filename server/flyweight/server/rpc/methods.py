@@ -16,10 +16,10 @@ from flyweight.server.rpc.inside import Inside
 from flyweight.server.rpc.liveness import Liveness
 from flyweight.server.rpc.metadata import Metadata
 from flyweight.server.rpc.method import Deferred, Method, Streaming, Unary
-from flyweight.server.rpc.records import Recorders
 from flyweight.server.rpc.repository import Repository
 from flyweight.server.rpc.slow import SlowCalls
 from flyweight.server.rpc.statistics import Statistics
+from flyweight.server.rpc.step_records import StepRecords
 from flyweight.server.rpc.streaming import InferStreams
 from flyweight.server.rpc.unsupported import refused_stream, unsupported
 
@@ -46,10 +46,10 @@ def all_methods(
     slow_calls = SlowCalls()
     control = Control(models, slow_calls)
     liveness, metadata = Liveness(models, is_ready), Metadata(models, extensions.names())
-    repository, statistics = Repository(models, slow_calls, allow_control=allow_control), Statistics(models)
-    inference = Inference(
-        replace(inside, recorder=Recorders(inside.recorder, (statistics, extensions.tracer)))
-    )
+    repository = Repository(models, slow_calls, allow_control=allow_control)
+    statistics = Statistics(models, inside.tallies)
+    models.watch_steps(StepRecords(models, inside.tallies).record)
+    inference = Inference(replace(inside, tracer=extensions.tracer))
     inference_handlers: dict[str, Handler] = {
         "ServerLive": liveness.server_live,
         "ServerReady": liveness.server_ready,

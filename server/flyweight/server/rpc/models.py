@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 from flyweight.server.lifecycle.index import IndexEntry
 from flyweight.server.lifecycle.overlay import Upload
 from flyweight.server.lifecycle.table import Held, LoadedVariant, RoutingTable, ServedModel
+from flyweight.server.runtime.ensemble import StepListener
 from flyweight.server.traffic import TrafficFile
 
 Pick = TypeVar("Pick")
@@ -21,6 +22,10 @@ class Models(Protocol):
 
     def acquire(self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Pick]]) -> Held[Pick]:
         """Lease the variant that `pick` finds in the current table, until it is released."""
+        ...
+
+    def watch_steps(self, listener: StepListener) -> None:
+        """Tell `listener` of every step that an ensemble runs, from then on."""
         ...
 
     def index(self) -> list[IndexEntry]:

@@ -1,9 +1,8 @@
 """The record of one inference: what metrics and statistics are made of."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from flyweight.server.errors import Code
 
@@ -57,37 +56,3 @@ class Record:
     total_seconds: float = 0.0
     # Whether the response cache had the answer; None for a variant without one.
     cache_hit: bool | None = None
-
-
-class Listener(Protocol):
-    """Is told of every inference, from the thread that answers it; must be quick and raise nothing."""
-
-    def record(self, record: Record) -> None:
-        """Note what became of a request, whether or not a variant was found for it."""
-        ...
-
-
-class Recorder(Listener, Protocol):
-    """Is told also of those that are under way."""
-
-    def begin(self, answerer: Answerer) -> None:
-        """Note that a request is about to use a variant; `end` follows with the same answerer."""
-        ...
-
-    def end(self, answerer: Answerer) -> None:
-        """Note that it no longer does."""
-        ...
-
-
-class Recorders:
-    """A recorder, and listeners beside it that are told what became of each request."""
-
-    def __init__(self, recorder: Recorder, listeners: Sequence[Listener]) -> None:
-        self._listeners = (recorder, *listeners)
-        self.begin = recorder.begin
-        self.end = recorder.end
-
-    def record(self, record: Record) -> None:
-        """Pass it on."""
-        for listener in self._listeners:
-            listener.record(record)

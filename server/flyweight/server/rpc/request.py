@@ -135,7 +135,7 @@ class Request:
         held = self._held = inside.models.acquire(pick)
         variant = held.variant
         self._record.answerer = self._call.notes.answerer = held.choice.answerer
-        inside.recorder.begin(held.choice.answerer)
+        inside.tallies.begin(held.choice.answerer)
         job = self._job = self._make_job(variant)
         if variant.is_cached and inside.cache.is_on and self._answer_from_cache(variant, job):
             return
@@ -293,7 +293,7 @@ class Request:
         self._end_turn(None)
         self._key = None
         self._held = None
-        self._inside.recorder.end(held.choice.answerer)
+        self._inside.tallies.end(held.choice.answerer)
         held.release()
 
         def pick(table: RoutingTable) -> tuple[LoadedVariant, Picked]:
@@ -331,11 +331,13 @@ class Request:
         """Give back whatever the request holds, and record it."""
         inside, record, held = self._inside, self._record, self._held
         record.total_seconds = inside.clock() - record.started
-        inside.recorder.record(record)
+        inside.tallies.record(record)
+        if inside.tracer.is_on:
+            inside.tracer.record(record)
         # The job knows this request; a circle of both would wait for the collector.
         self._job = None
         if held is not None:
-            inside.recorder.end(held.choice.answerer)
+            inside.tallies.end(held.choice.answerer)
             held.release()
         if self._client is not None:
             inside.clients.leave(self._client)

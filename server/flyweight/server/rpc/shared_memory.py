@@ -8,10 +8,11 @@ One copy, at the speed of memory, buys that neither can happen.
 Source: Triton's shared memory extension, "System Shared Memory"; shm_open(3) for what a key is.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from flyweight.protos.inference.grpc_service_pb2 import (
+    CudaSharedMemoryUnregisterRequest,
+    CudaSharedMemoryUnregisterResponse,
     SystemSharedMemoryRegisterRequest,
     SystemSharedMemoryRegisterResponse,
     SystemSharedMemoryStatusRequest,
@@ -32,7 +33,6 @@ _CUDA_SENTENCE: Final = (
     "flyweight runs models on CPUs and has no CUDA shared memory; use system shared memory, or send tensors "
     "in the request."
 )
-_CUDA: Final = ("CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister")
 
 
 class SystemSharedMemory:
@@ -83,7 +83,11 @@ class SystemSharedMemory:
             "SystemSharedMemoryRegister": self.register,
             "SystemSharedMemoryUnregister": self.unregister,
         }
-        return handlers | dict.fromkeys(_CUDA, _refuse(_CUDA_SENTENCE))
+        return handlers | {
+            "CudaSharedMemoryStatus": _refuse_cuda,
+            "CudaSharedMemoryRegister": _refuse_cuda,
+            "CudaSharedMemoryUnregister": _unregister_cuda,
+        }
 
     def _required(self) -> Regions:
         if self._regions is None:
@@ -91,8 +95,16 @@ class SystemSharedMemory:
         return self._regions
 
 
-def _refuse(sentence: str) -> Callable[[bytes, Call], bytes]:
-    def refuse(_body: bytes, _call: Call) -> bytes:
-        raise Unsupported(sentence)
+def _refuse_cuda(_body: bytes, _call: Call) -> bytes:
+    raise Unsupported(_CUDA_SENTENCE)
 
-    return refuse
+
+def _unregister_cuda(body: bytes, call: Call) -> bytes:
+    """Forget all regions, of which there are none; one by its name is refused.
+
+    Stock clients forget both kinds before they begin and when they end, also those that use neither: Triton's
+    examples of shared memory, and perf_analyzer with --shared-memory system.
+    """
+    if parse(CudaSharedMemoryUnregisterRequest, body).name:
+        return _refuse_cuda(body, call)
+    return CudaSharedMemoryUnregisterResponse().SerializeToString()

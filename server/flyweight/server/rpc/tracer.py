@@ -49,7 +49,7 @@ class _Sampler:
 
 
 class Tracer:
-    """Keeps the settings and, as a Listener, traces by them. Thread-safe.
+    """Keeps the settings, and traces by them while it `is_on`. Thread-safe.
 
     Args:
         files: where traces go; None when the operator named no folder, and tracing cannot be switched on.
@@ -61,13 +61,9 @@ class Tracer:
         self._lock = threading.Lock()
         self._layers: dict[str, dict[str, Any]] = {"": {}}
         self._samplers = {"": _Sampler(TraceSettings())}
-        self._is_on = False
+        # Asked for every request; the others are for those who change it.
+        self.is_on = False
         self._identity = int(wall_clock()) * _IDENTITIES_PER_SECOND
-
-    @property
-    def can_trace(self) -> bool:
-        """Tell whether tracing can be switched on."""
-        return self._files is not None
 
     def settings(self, model: str = "") -> TraceSettings:
         """Return what holds for a model, or, with an empty name, for all without settings of their own.
@@ -100,7 +96,7 @@ class Tracer:
                 )
             self._layers = layers
             self._samplers = {scope: self._sampler(scope, each) for scope, each in effective.items()}
-            self._is_on = is_on
+            self.is_on = is_on
 
     def _sampler(self, scope: str, settings: TraceSettings) -> _Sampler:
         sampler = self._samplers.get(scope)
@@ -111,7 +107,7 @@ class Tracer:
 
     def record(self, record: Record) -> None:
         """Trace a request that a variant answered, or failed to, if it is its turn."""
-        if not self._is_on or not record.answerer.variant or self._files is None:
+        if not self.is_on or not record.answerer.variant or self._files is None:
             return
         with self._lock:
             sampler = self._samplers.get(record.answerer.model) or self._samplers[""]

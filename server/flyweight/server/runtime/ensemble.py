@@ -1,11 +1,19 @@
 """A runtime of several models: each step's outputs feed the next, without leaving the server."""
 
+import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Names
 from contextlib import AbstractContextManager, ExitStack
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from flyweight.server.errors import InvalidRequest, NotReady, RunFailed, UnknownModel, UnknownVariant
+from flyweight.server.errors import (
+    InvalidRequest,
+    NotReady,
+    RunFailed,
+    ServerError,
+    UnknownModel,
+    UnknownVariant,
+)
 from flyweight.server.repository.ensembles import EnsembleGraph, EnsembleStep
 from flyweight.server.runtime.seam import (
     Answer,
@@ -22,6 +30,16 @@ class StepModel(Protocol):
     """What an ensemble needs of the variant that answers one of its steps."""
 
     @property
+    def model(self) -> str:
+        """Return the model's name."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Return the variant's own name."""
+        ...
+
+    @property
     def signature(self) -> Signature:
         """Return what its requests are checked against."""
         ...
@@ -36,6 +54,22 @@ Lease = Callable[[str, str], AbstractContextManager[StepModel]]
 """Holds a model's variant, by the names of both, for a `with` block; an empty variant is the baseline."""
 
 
+class StepRun(NamedTuple):
+    """What a step cost the variant that answered it; `seconds` is all of it, with waiting and checking."""
+
+    model: str
+    variant: str
+    rows: int
+    seconds: float
+    queue_seconds: float = 0.0
+    run_seconds: float = 0.0
+    error: ServerError | None = None
+
+
+StepListener = Callable[[StepRun], None]
+"""Is told of every step, from the thread that ran it; must be quick and raise nothing."""
+
+
 class EnsembleRuntime:
     """Runs the steps of an ensemble one after the other, on whatever variants answer for them now.
 
@@ -43,10 +77,19 @@ class EnsembleRuntime:
     that is being replaced stays until the answer is there.
     """
 
-    def __init__(self, name: str, graph: EnsembleGraph, lease: Lease) -> None:
+    def __init__(
+        self,
+        name: str,
+        graph: EnsembleGraph,
+        lease: Lease,
+        listener: StepListener,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._name = name
         self._graph = graph
         self._lease = lease
+        self._listener = listener
+        self._monotonic = monotonic
         self._is_closed = False
 
     @property
@@ -112,12 +155,27 @@ class EnsembleRuntime:
         self, step: EnsembleStep, model: StepModel, tensors: Mapping[str, Array], deadline: float | None
     ) -> Answer:
         feed = {name: tensors[tensor] for name, tensor in step.inputs if tensor in tensors}
-        names = [name for name, _ in step.outputs]
         where = f"In the step {step.model!r} of the ensemble {self._name!r}: "
         try:
-            model.signature.check(feed, names)
-            return model.runtime.run(feed, names, deadline)
+            return self._told_run(model, feed, [name for name, _ in step.outputs], deadline)
         except InvalidRequest as error:
             raise InvalidRequest(f"{where}{error}") from error
         except RunFailed as error:
             raise RunFailed(f"{where}{error}") from error
+
+    def _told_run(
+        self, model: StepModel, feed: Mapping[str, Array], names: Names[str], deadline: float | None
+    ) -> Answer:
+        started, rows = self._monotonic(), 0
+        try:
+            rows = model.signature.check(feed, names)
+            answer = model.runtime.run(feed, names, deadline)
+        except ServerError as error:
+            seconds = self._monotonic() - started
+            self._listener(StepRun(model.model, model.name, rows, seconds, error=error))
+            raise
+        seconds = self._monotonic() - started
+        self._listener(
+            StepRun(model.model, model.name, rows, seconds, answer.queue_seconds, answer.run_seconds)
+        )
+        return answer

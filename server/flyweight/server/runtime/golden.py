@@ -7,6 +7,7 @@ import numpy as np
 
 from flyweight.protos.manifest.v1.manifest_pb2 import Golden
 from flyweight.protos.tensors import DATATYPES
+from flyweight.protos.tensors.bfloat16 import as_sent
 from flyweight.protos.variant import read_golden
 from flyweight.protos.variant.golden import largest_relative_error
 from flyweight.protos.variant.names import is_inside_folder
@@ -65,4 +66,4 @@ def _zeros(spec: TensorSpec) -> Array:
     shape = [max(length, 1) if length < 0 else length for length in spec.shape]
     if spec.datatype == "BYTES":
         return np.full(shape, b"", dtype=object)
-    return np.zeros(shape, dtype=DATATYPES[spec.datatype])
+    return as_sent(np.zeros(shape, dtype=DATATYPES[spec.datatype]), spec.datatype)

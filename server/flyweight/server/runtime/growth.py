@@ -1,5 +1,8 @@
 """By how much a process grows while it loads a model."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flyweight.server.runtime.memory import Held, read_held, reset_peak, trim_heap
@@ -52,3 +55,35 @@ class GrowthMeter:
                 max(0, now.peak_resident_bytes - before.resident_bytes) if self._tells_peak else None
             ),
         )
+
+
+@dataclass(eq=False, slots=True)
+class Span:
+    """The time of one load; `is_shared` once another load of the process fell into it."""
+
+    is_shared: bool = False
+
+
+class Spans:
+    """Tells which loads of a process had it to themselves: of two at once neither's growth can be told.
+
+    Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: set[Span] = set()
+
+    @contextmanager
+    def span(self) -> Iterator[Span]:
+        """Be one of them for the length of a `with` block."""
+        span = Span()
+        with self._lock:
+            self._open.add(span)
+            for each in self._open if len(self._open) > 1 else ():
+                each.is_shared = True
+        try:
+            yield span
+        finally:
+            with self._lock:
+                self._open.discard(span)

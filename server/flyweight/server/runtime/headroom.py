@@ -1,12 +1,13 @@
 """How much memory is left to this process, by whoever limits it: its cgroup, the machine, or the operator.
 
-Page cache that nothing has used lately (inactive_file) counts as free: the kernel drops it before it kills.
+Page cache counts as free, for the kernel drops it before it kills; but not files that are mapped: they are in
+use.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, NamedTuple
 
 from flyweight.server.runtime.memory import read_fields, read_pss_bytes
 
@@ -24,6 +25,30 @@ class Headroom:
     left_bytes: int
     limit_bytes: int
     limited_by: str
+
+
+class MemoryFiles(NamedTuple):
+    """What a version of cgroups calls its files, and in memory.stat the kinds of page cache."""
+
+    limit: str
+    usage: str
+    inactive: str
+    active: str
+    mapped: str
+    events: str
+
+
+_V2: Final = MemoryFiles(
+    "memory.max", "memory.current", "inactive_file", "active_file", "file_mapped", "memory.events"
+)
+_V1: Final = MemoryFiles(
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    "total_inactive_file",
+    "total_active_file",
+    "total_mapped_file",
+    "memory.oom_control",
+)
 
 
 def read_headroom(limit_bytes: int = 0, proc: Path = _PROC, cgroup: Path = _CGROUP) -> Headroom | None:
@@ -56,6 +81,15 @@ def _machine_headroom(proc: Path) -> Iterator[Headroom]:
 
 def _cgroup_headrooms(proc: Path, cgroup: Path) -> Iterator[Headroom]:
     """Return the headroom of this process's cgroup and of every one above it that has a limit."""
+    for folder, names in memory_cgroups(proc, cgroup):
+        yield from _read_limit(folder, names)
+
+
+def memory_cgroups(proc: Path = _PROC, cgroup: Path = _CGROUP) -> Iterator[tuple[Path, MemoryFiles]]:
+    """Return where this process's memory is limited, its own cgroup first, then those above it.
+
+    In a container the path may be the host's, and some of the folders not there.
+    """
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -63,34 +97,37 @@ def _cgroup_headrooms(proc: Path, cgroup: Path) -> Iterator[Headroom]:
     for line in lines:
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if not controllers:
-            folders = _folders(cgroup, path)
-            names = ("memory.max", "memory.current", "inactive_file")
+            mount, files = cgroup, _V2
         elif "memory" in controllers.split(","):
-            folders = _folders(cgroup / "memory", path)
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            mount, files = cgroup / "memory", _V1
         else:
             continue
-        for folder in folders:
-            yield from _read_limit(folder, *names)
+        for folder in _folders(mount, path):
+            yield folder, files
 
 
 def _folders(mount: Path, path: str) -> Iterator[Path]:
-    """Return a cgroup's folder and those above it; in a container the path may be the host's."""
+    """Return a cgroup's folder and those above it."""
     inner = PurePosixPath(path.lstrip("/"))
     for relative in (inner, *inner.parents):
         yield mount / relative
 
 
-def _read_limit(folder: Path, limit: str, usage: str, inactive: str) -> Iterator[Headroom]:
+def _read_limit(folder: Path, names: MemoryFiles) -> Iterator[Headroom]:
     try:
-        limit_text = (folder / limit).read_text().strip()
-        used_bytes = int((folder / usage).read_text())
+        limit_text = (folder / names.limit).read_text().strip()
+        used_bytes = int((folder / names.usage).read_text())
         statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        cached_bytes = int(statistics.get(inactive, 0))
+        inactive, active, mapped = (
+            int(statistics.get(name, 0)) for name in (names.inactive, names.active, names.mapped)
+        )
         limit_bytes = _NO_LIMIT_BYTES if limit_text == "max" else int(limit_text)
     except (OSError, ValueError):
         return
     if limit_bytes < _NO_LIMIT_BYTES:
+        # A file that was read twice, for its digest and for its session, is active, and given up all the
+        # same. What is mapped is in use: weights beside a model are read again in every run.
+        cached_bytes = max(inactive, inactive + active - mapped)
         yield Headroom(limit_bytes - max(0, used_bytes - cached_bytes), limit_bytes, "the cgroup")
 
 

@@ -14,7 +14,8 @@ from typing import Final
 import numpy as np
 
 from flyweight.protos.errors import TensorError
-from flyweight.protos.tensors import DATATYPES
+from flyweight.protos.tensors import BFLOAT16, DATATYPES
+from flyweight.protos.tensors.bfloat16 import as_sent, widen_bfloat16
 from flyweight.server.errors import InvalidRequest, RunFailed
 from flyweight.server.runtime.seam import Array, Runtime, Signature, TensorSpec
 from flyweight.server.runtime.signature import FREE
@@ -28,8 +29,9 @@ _ENOUGH: Final = 3
 
 # Of the largest magnitude in the output: a batch of two may take another kernel, which adds in another order.
 _TOLERANCE: Final = 1e-5
-# Half precision has three digits.
+# Half precision has three digits, bfloat16 two.
 _HALF_TOLERANCE: Final = 2e-3
+_BFLOAT16_TOLERANCE: Final = 1e-2
 
 # Three runs a pair are made; a model slower than this gains little from company and would hold up the load.
 _LONGEST_RUN_SECONDS: Final = 1.0
@@ -110,7 +112,8 @@ def _row(spec: TensorSpec, length: int, random: np.random.Generator, most: int, 
     dtype = DATATYPES[spec.datatype]
     if dtype.kind == "f":
         # The second ten times as large: a scale taken from both rows then has little left for the first.
-        return (random.standard_normal(shape) * (1.0 if is_first else 10.0)).astype(dtype)
+        values = (random.standard_normal(shape) * (1.0 if is_first else 10.0)).astype(dtype)
+        return as_sent(values, spec.datatype)
     if most > 1 and dtype.kind != "b":
         return random.integers(0, most + 1, shape).astype(dtype)
     if is_first:
@@ -155,11 +158,15 @@ def _difference(alone: Array, together: Array) -> str:
     alone, together = np.asarray(alone), np.asarray(together)
     if alone.shape != together.shape:
         return f"its shape is {list(alone.shape)} alone and {list(together.shape)} together"
+    is_bfloat16 = alone.dtype == BFLOAT16
+    if is_bfloat16:
+        alone, together = widen_bfloat16(alone), widen_bfloat16(together)
     if alone.dtype.kind != "f":
         return "" if np.array_equal(alone, together) else "it is another value"
     if not alone.size:
         return ""
-    tolerance = _HALF_TOLERANCE if alone.dtype.itemsize == 2 else _TOLERANCE
+    is_half = alone.dtype.itemsize == 2
+    tolerance = _BFLOAT16_TOLERANCE if is_bfloat16 else _HALF_TOLERANCE if is_half else _TOLERANCE
     a, b = alone.astype(np.float64), together.astype(np.float64)
     if not np.array_equal(np.isfinite(a), np.isfinite(b)):
         return "it is a number alone and none together, or the other way round"

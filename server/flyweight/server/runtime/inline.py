@@ -6,7 +6,7 @@ from time import monotonic
 
 from flyweight.server.errors import RunFailed
 from flyweight.server.runtime.cores import available_cores
-from flyweight.server.runtime.growth import GrowthMeter
+from flyweight.server.runtime.growth import GrowthMeter, Spans
 from flyweight.server.runtime.memory import trim_heap
 from flyweight.server.runtime.model_file import inspect_model_file
 from flyweight.server.runtime.priority import give_way
@@ -37,6 +37,7 @@ class InlineFactory:
         self._cores = cores or available_cores()
         self._turns = turns or self._cores
         self._prober = prober
+        self._spans = Spans()
 
     def load(self, model_file: Path, settings: SessionSettings) -> "InlineRuntime":
         """Build a session; see `open_session`.
@@ -47,9 +48,11 @@ class InlineFactory:
         file = inspect_model_file(model_file)
         if settings.may_give_way:
             give_way()
-        meter = GrowthMeter()
-        session = open_session(model_file, settings, self._cores, is_coded=file.is_coded)
-        memory = MemoryReport(file.folder_bytes, meter.read().pss_bytes)
+        with self._spans.span() as span:
+            meter = GrowthMeter()
+            session = open_session(model_file, settings, self._cores, is_coded=file.is_coded)
+            grown_bytes = meter.read().pss_bytes
+        memory = MemoryReport(file.folder_bytes, None if span.is_shared else grown_bytes)
         probing = self._prober.ask(model_file, settings) if self._prober is not None else None
         return InlineRuntime(session, memory, RunSlots(self._turns), probing)
 
@@ -74,7 +77,10 @@ class InlineRuntime:
 
     @property
     def memory(self) -> MemoryReport:
-        """Return the bytes of the model's folder, and the growth of this process's PSS while it loaded."""
+        """Return the bytes of the model's folder, and the growth of this process's PSS while it loaded.
+
+        Of loads that went on side by side the growth is not told: each would have the other's in it.
+        """
         return self._memory
 
     @property

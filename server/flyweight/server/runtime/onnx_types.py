@@ -6,7 +6,6 @@ from typing import Final
 
 from flyweight.server.errors import LoadFailed
 
-# bfloat16 is not here: numpy cannot hold it, and onnxruntime's CPU provider does not load it.
 _DATATYPES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "tensor(bool)": "BOOL",
@@ -19,6 +18,7 @@ _DATATYPES: Final[Mapping[str, str]] = MappingProxyType(
         "tensor(int32)": "INT32",
         "tensor(int64)": "INT64",
         "tensor(float16)": "FP16",
+        "tensor(bfloat16)": "BF16",
         "tensor(float)": "FP32",
         "tensor(double)": "FP64",
         "tensor(string)": "BYTES",

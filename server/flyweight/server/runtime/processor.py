@@ -23,3 +23,14 @@ def missing_instruction_sets(measured_with: Collection[str], cpuinfo: Path = _CP
         if key.strip() in {"flags", "Features"}:
             return sorted(set(measured_with) - set(value.split()))
     return []
+
+
+def processor_doubt(measured_with: Collection[str], cpuinfo: Path = _CPUINFO) -> str:
+    """Return what to say of a variant that was measured on another processor; empty when there is nothing."""
+    missing = missing_instruction_sets(measured_with, cpuinfo)
+    if not missing:
+        return ""
+    return (
+        f"was measured on a processor with {', '.join(missing)}, which this one lacks; expect other speed, "
+        "and other answers within its golden tolerance."
+    )

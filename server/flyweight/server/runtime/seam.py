@@ -60,11 +60,11 @@ class MemoryReport:
     """What a variant takes: bytes on disk, and by how much the PSS of its process grew while it was loaded.
 
     The growth is of the whole process that holds the session, so whatever else it did meanwhile is in it; it
-    is never negative.
+    is never negative, and None where another load is known to be in it.
     """
 
     file_bytes: int
-    load_pss_bytes: int
+    load_pss_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors  # pyright: ignore[reportAttributeAccessIssue]
 
 from flyweight.server.errors import InvalidRequest, LoadFailed, RunFailed
+from flyweight.server.runtime.bfloat16 import run_with_values
 from flyweight.server.runtime.memory import trim_heap
 from flyweight.server.runtime.onnx_types import datatype_of_onnx
 from flyweight.server.runtime.seam import Array, SessionSettings, Signature, TensorSpec
@@ -58,6 +59,7 @@ class Session:
         self._session = session
         self._run_options = run_options
         self._text_inputs = frozenset(spec.name for spec in signature.inputs if spec.datatype == "BYTES")
+        self._has_bfloat16 = any(spec.datatype == "BF16" for spec in (*signature.inputs, *signature.outputs))
 
     def feed_of(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return the inputs as onnxruntime takes them: strings as text.
@@ -78,12 +80,18 @@ class Session:
             RunFailed: the model failed on the values.
         """
         try:
-            values = self._session.run(names, feed, self._run_options)
+            values = self._values(names, feed)
         except ort_errors.InvalidArgument as error:
             raise InvalidRequest(f"The model does not accept the inputs: {_reason(error)}") from error
         except _ORT_ERRORS as error:
             raise self._failure(error, feed) from error
         return {name: _plain(value) for name, value in zip(names, values, strict=True)}
+
+    def _values(self, names: Sequence[str], feed: Mapping[str, Array]) -> Sequence[object]:
+        if self._has_bfloat16:
+            return run_with_values(self._session, names, feed, self._run_options)
+        values: Sequence[object] = self._session.run(names, feed, self._run_options)
+        return values
 
     def _failure(self, error: Exception, feed: Mapping[str, Array]) -> InvalidRequest | RunFailed:
         """Return whose fault it was: the caller's, where the signature left lengths for the caller to choose.
@@ -147,7 +155,21 @@ def _signature(session: onnxruntime.InferenceSession, model_file: Path) -> Signa
         _spec(node, "input", model_file, optional=True) for node in session.get_overridable_initializers()
     ]
     outputs = [_spec(node, "output", model_file) for node in session.get_outputs()]
-    return Signature((*required, *optional), tuple(outputs))
+    inputs = (*required, *optional)
+    _refuse_text_beside_bfloat16(inputs, outputs, model_file)
+    return Signature(inputs, tuple(outputs))
+
+
+def _refuse_text_beside_bfloat16(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], model_file: Path
+) -> None:
+    # bfloat16 goes in and out as onnxruntime's values, which its binding makes of everything but text.
+    texts = [spec.name for spec in inputs if spec.datatype == "BYTES"]
+    if texts and any(spec.datatype == "BF16" for spec in (*inputs, *outputs)):
+        raise LoadFailed(
+            f"{model_file} takes text in {texts[0]!r} and has tensors of bfloat16, which onnxruntime's "
+            "binding does not take together; give it FP32 tensors and casts inside."
+        )
 
 
 def _spec(node: onnxruntime.NodeArg, kind: str, model_file: Path, *, optional: bool = False) -> TensorSpec:

@@ -4,11 +4,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from flyweight.server.errors import InvalidRequest
 
 Array = NDArray[Any]
+
+# flyweight.protos.tensors.BFLOAT16, of which worker processes know nothing: it would bring them protobuf.
+BFLOAT16: Final = np.dtype([("bfloat16", "<u2")])
 
 FREE: Final = -1
 

@@ -38,12 +38,12 @@ class Usage:
     restarts: int | None = None
 
 
-def memory_kinds(usage: Usage, load_pss_bytes: int, validated_pss_bytes: int = 0) -> dict[str, int]:
+def memory_kinds(usage: Usage, load_pss_bytes: int | None, validated_pss_bytes: int = 0) -> dict[str, int]:
     """Return what is known of a variant's memory, in bytes by kind; what cannot be told is left out.
 
     Args:
         usage: what it uses now.
-        load_pss_bytes: by how much the process that holds it grew while it was loaded.
+        load_pss_bytes: by how much the process that holds it grew while it was loaded; None for unknown.
         validated_pss_bytes: what it took when it was published; 0 when nobody measured.
     """
     kinds = {
@@ -60,6 +60,10 @@ def memory_kinds(usage: Usage, load_pss_bytes: int, validated_pss_bytes: int = 0
     return {kind: value for kind, value in kinds.items() if value is not None}
 
 
-def memory_figure(usage: Usage, load_pss_bytes: int) -> int:
-    """Return the one figure for a variant's memory, in bytes: its own if that is known, else the estimate."""
-    return load_pss_bytes if usage.own_pss_bytes is None else usage.own_pss_bytes
+def memory_figure(usage: Usage, validated_pss_bytes: int) -> int:
+    """Return the one figure for a variant's memory, in bytes: its own, else that of its publication; else 0.
+
+    By how much a process grew while it loaded is not in it: the first variant of a process pays for what all
+    have in common, and is many times too large.
+    """
+    return validated_pss_bytes if usage.own_pss_bytes is None else usage.own_pss_bytes

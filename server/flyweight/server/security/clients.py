@@ -1,8 +1,6 @@
 """How much of the server one caller may hold at a time."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from flyweight.server.errors import QueueFull
 
@@ -51,19 +49,6 @@ class ClientLimits:
                 self._inside[key] = count - 1
             else:
                 del self._inside[key]
-
-    @contextmanager
-    def holding(self, key: str) -> Iterator[None]:
-        """Have a request of the caller `key` inside for as long as this lasts.
-
-        Raises:
-            QueueFull: as `enter`.
-        """
-        self.enter(key)
-        try:
-            yield
-        finally:
-            self.leave(key)
 
     @property
     def known_callers(self) -> int:

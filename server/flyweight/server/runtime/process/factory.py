@@ -7,18 +7,15 @@ from pathlib import Path
 
 from flyweight.server.errors import LoadFailed, StartError
 from flyweight.server.runtime.cores import available_cores
+from flyweight.server.runtime.kills import KillWatch
 from flyweight.server.runtime.model_file import inspect_model_file
 from flyweight.server.runtime.priority import give_way
 from flyweight.server.runtime.process.child import Task
-from flyweight.server.runtime.process.post import GRACE_SECONDS, LOAD_SECONDS, Post, WorkerEvent
+from flyweight.server.runtime.process.post import GRACE_SECONDS, LOAD_SECONDS, Post
 from flyweight.server.runtime.process.runtime import ProcessRuntime
 from flyweight.server.runtime.process.supervisor import Supervisor
 from flyweight.server.runtime.seam import SessionSettings
 from flyweight.server.runtime.slots import RunSlots
-
-
-def _ignore(_: WorkerEvent) -> None:
-    """Do nothing; for factories that nobody watches."""
 
 
 class ProcessFactory:
@@ -26,8 +23,6 @@ class ProcessFactory:
 
     Args:
         cores: how many threads a session has at most; None reads the cgroup.
-        tell: is told when a worker dies and when another takes its place, on the supervisor's thread; must
-            return soon and raise nothing.
         monotonic: the clock that restarts are timed by.
         turns: how many runs of a variant go on at once; 0 for one on each core.
 
@@ -38,7 +33,6 @@ class ProcessFactory:
     def __init__(
         self,
         cores: int | None = None,
-        tell: Callable[[WorkerEvent], None] = _ignore,
         monotonic: Callable[[], float] = time.monotonic,
         turns: int = 0,
     ) -> None:
@@ -46,8 +40,8 @@ class ProcessFactory:
             raise StartError("Worker processes need Linux 5.3 or later; start with --runtime inline.")
         self._cores = cores or available_cores()
         self._turns = turns or self._cores
-        self._tell = tell
         self._monotonic = monotonic
+        self._kills = KillWatch()
         self.supervisor = Supervisor(monotonic)
 
     def load(self, model_file: Path, settings: SessionSettings) -> ProcessRuntime:
@@ -59,7 +53,8 @@ class ProcessFactory:
         """
         file = inspect_model_file(model_file)
         name = "/".join(model_file.parts[-3:-1])
-        post = Post(Task(file, settings, self._cores, self._turns, name), self._monotonic, self._tell)
+        task = Task(file, settings, self._cores, self._turns, name)
+        post = Post(task, self._monotonic, self._kills)
         self.supervisor.take(post)
         if settings.may_give_way:
             # Not before: the supervisor may just have been born. What this thread tries next gives way, too.

@@ -18,6 +18,7 @@ import numpy as np
 
 from flyweight.server.runtime.process.faults import PacketFault
 from flyweight.server.runtime.seam import Array
+from flyweight.server.runtime.signature import BFLOAT16
 
 # The length of a cache line, and of the widest vector register: no tensor starts where loads are split.
 ALIGNMENT: Final = 64
@@ -28,9 +29,9 @@ _TENSOR: Final = Struct("<BBQ")
 
 # What a code means; text travels as a block of bytes (texts.py).
 _TEXT: Final = 0
-_DTYPES: Final[tuple[np.dtype[Any], ...]] = tuple(
-    np.dtype(name)
-    for name in ("O", "?", "<u1", "<u2", "<u4", "<u8", "<i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8")
+_DTYPES: Final[tuple[np.dtype[Any], ...]] = (
+    *map(np.dtype, ("O", "?", "<u1", "<u2", "<u4", "<u8", "<i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8")),
+    BFLOAT16,
 )
 _CODES: Final = {dtype: code for code, dtype in enumerate(_DTYPES)}
 

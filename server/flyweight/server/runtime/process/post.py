@@ -1,16 +1,16 @@
 """The post of one variant's worker: who holds it, and what comes next when its holder dies."""
 
 import logging
+import signal
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Final
 
 from flyweight.server.errors import LoadFailed
+from flyweight.server.runtime.kills import KillWatch
 from flyweight.server.runtime.memory import process_folder, read_cpu_seconds
-from flyweight.server.runtime.process.child import Child, Task
+from flyweight.server.runtime.process.child import Child, Task, ending_of
 from flyweight.server.runtime.process.faults import PacketFault
 from flyweight.server.runtime.process.restarts import HangWatch, deaths_in_a_row, delay_seconds
 from flyweight.server.runtime.process.startup import Report
@@ -21,6 +21,9 @@ _log = logging.getLogger(__name__)
 LOAD_SECONDS: Final = 600.0
 # A worker that is asked to end does so within a millisecond; a stopped one never.
 GRACE_SECONDS: Final = 2.0
+
+_KILLED: Final = ending_of(-signal.SIGKILL)
+_KILLED_FOR_MEMORY: Final = "was killed by the kernel (SIGKILL) because the memory of its cgroup was used up"
 
 
 class Phase(Enum):
@@ -33,34 +36,20 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
-class Happening(Enum):
-    """What a watcher is told of."""
-
-    DIED = "died"
-    RESTARTED = "restarted"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerEvent:
-    """Something that happened to a variant's worker; `reason` is a sentence where there is one."""
-
-    model_file: Path
-    happening: Happening
-    restarts: int
-    reason: str = ""
-
-
 class Post:
     """Belongs to the supervisor's thread; other threads read `child`, `phase` and `restarts`, and wait.
 
     Args:
         task: what workers are started for.
         monotonic: the clock.
-        tell: is told of deaths and restarts, on the supervisor's thread; must return soon and raise nothing.
+        kills: tells why a worker was killed that nobody here killed; of all posts of one supervisor.
     """
 
     def __init__(
-        self, task: Task, monotonic: Callable[[], float], tell: Callable[[WorkerEvent], None]
+        self,
+        task: Task,
+        monotonic: Callable[[], float],
+        kills: KillWatch,
     ) -> None:
         self.task = task
         # The worker that answers; None while there is none.
@@ -70,7 +59,7 @@ class Post:
         self.first: Future[Report] = Future()
         self.closed: Future[None] = Future()
         self._monotonic = monotonic
-        self._tell = tell
+        self._kills = kills
         # The process there is, whether it answers yet or not.
         self.process: Child | None = None
         self._report: Report | None = None
@@ -168,11 +157,11 @@ class Post:
             return
         else:
             self.restarts += 1
-            _log.info("The worker of %s was started again (%d).", self.task.name, self.restarts)
-            self._tell(WorkerEvent(self.task.file.path, Happening.RESTARTED, self.restarts))
         self._since = now
         self.child = self.process
         self.phase = Phase.READY
+        if self.restarts:
+            _log.info("The worker of %s was started again (%d).", self.task.name, self.restarts)
 
     def _watch(self, now: float) -> None:
         assert self.process is not None
@@ -184,6 +173,8 @@ class Post:
     def _on_end(self, now: float, ended: str) -> None:
         was_loading = self.phase is Phase.STARTING
         self.process = self.child = None
+        if ended == _KILLED and self._kills.has_killed():
+            ended = _KILLED_FOR_MEMORY
         if self.phase is Phase.ENDING:
             self.phase = Phase.CLOSED
         elif was_loading:
@@ -213,4 +204,3 @@ class Post:
         self._deadline = now + delay
         self.phase = Phase.DOWN
         _log.error("%s It is started again in %g s.", reason, delay)
-        self._tell(WorkerEvent(self.task.file.path, Happening.DIED, self.restarts, reason))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
 from typing import Any, Final
 
 from flyweight.server.runtime.process.faults import PacketFault
@@ -70,10 +71,25 @@ class Report:
             fields: dict[str, Any] = json.loads(line)
             signature: dict[str, Any] = fields.pop("signature")
             inputs, outputs = (tuple(map(_spec, signature[end])) for end in ("inputs", "outputs"))
-            return cls(signature=Signature(inputs, outputs), **fields)
-        except (ValueError, TypeError, KeyError) as error:
+            report = cls(signature=Signature(inputs, outputs), **fields)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PacketFault(f"a worker's report cannot be read: {error}") from error
+        sizes = (getattr(report, name) for name in _SIZES)
+        if not isinstance(report.failure, str) or not all(map(_is_size, sizes)):
+            raise PacketFault("a worker's report says something else than a sentence and numbers of bytes")
+        return report
+
+
+_SIZES: Final = tuple(each.name for each in fields_of(Report) if each.name.endswith("_bytes"))
+
+
+def _is_size(value: object) -> bool:
+    return value is None or (type(value) is int and value >= 0)
 
 
 def _spec(fields: dict[str, Any]) -> TensorSpec:
-    return TensorSpec(**{**fields, "shape": tuple(fields["shape"])})
+    spec = TensorSpec(**{**fields, "shape": tuple(fields["shape"])})
+    is_right = isinstance(spec.name, str) and isinstance(spec.datatype, str) and type(spec.optional) is bool
+    if not is_right or not all(type(length) is int for length in spec.shape):
+        raise TypeError("an input or output is described by something else than a name, a type and lengths")
+    return spec

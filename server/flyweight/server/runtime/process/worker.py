@@ -22,6 +22,7 @@ from typing import Final, NoReturn
 import numpy as np
 
 from flyweight.server.errors import DeadlineExceeded, InvalidRequest, LoadFailed, RunFailed, ServerError
+from flyweight.server.runtime.kills import be_taken_first
 from flyweight.server.runtime.memory import keep_one_heap, read_held, reset_peak, trim_heap
 from flyweight.server.runtime.parent import end_with_parent
 from flyweight.server.runtime.priming import prime
@@ -46,6 +47,7 @@ def main(order_text: str) -> NoReturn:
     for ignored in _IGNORED:
         signal.signal(ignored, signal.SIG_IGN)
     end_with_parent(order.front_pid)
+    be_taken_first()
     threading.excepthook = _end
     control = socket.socket(fileno=order.control)
     report, session = _load_aside(order) if order.settings.may_give_way else _load(order)
