@@ -198,9 +198,10 @@ def report(blocks: list[list[tuple[float, float]]], alone: dict[int, float]) -> 
         low, middle, high = statistics.quantiles([turn[index][0] / turn[0][0] for turn in blocks], n=4)
         print(f"{name:24s}{cpu:18.1f}{rate:12.0f}{f'{middle:.3f} ({low:.3f} to {high:.3f})':>28s}")
     cpu = statistics.median(turn[0][0] for turn in blocks)
-    for rate, seconds in alone.items():
+    for rate, microseconds in alone.items():
         what = f"tracing 1 in {rate}" if rate else "tracing off"
-        print(f"recording by itself, {what}: {seconds:.2f} us a request, {seconds / cpu:.1%} of the first")
+        share = microseconds / cpu
+        print(f"recording by itself, {what}: {microseconds:.2f} us a request, {share:.1%} of the first")
 
 
 if __name__ == "__main__":

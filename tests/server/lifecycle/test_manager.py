@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,32 @@ def test_only_who_comes_beside_traffic_gives_way(
         manager.load_model("tiny", SOON)
     finally:
         manager.stop()
-    assert (asked[0], asked[-1]) == (False, True)
+    assert asked == [False, False, True]
+
+
+def test_what_failed_once_does_not_give_way_again(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, publish: Any
+) -> None:
+    """Where nothing is left to take, it would fail the same way for ever."""
+    asked: SimpleQueue[bool] = SimpleQueue()
+    factory = InlineFactory(cores=1)
+    load = factory.load
+
+    def fail_fp16(path: Path, settings: SessionSettings) -> InlineRuntime:
+        if path.parent.name != "fp16":
+            return load(path, settings)
+        asked.put(settings.gives_way)
+        raise LoadFailed(f"{path} was not loaded in time.")
+
+    monkeypatch.setattr(factory, "load", fail_fp16)
+    manager = Manager(ManagerSettings(repository, poll_seconds=0.02), factory)
+    manager.start()
+    try:
+        assert manager.wait_until_settled(SOON)
+        publish("fp16", 2.0, parent="baseline")
+        assert [asked.get(timeout=SOON) for _ in range(2)] == [True, False]
+    finally:
+        manager.stop()
 
 
 def test_a_broken_variant_takes_nothing_down(manager: Manager, publish: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 from flyweight.protos.tensors import decode_tensors, encode_inputs
-from flyweight.server.errors import Code, RunFailed, WorkerDied
+from flyweight.server.errors import Code, RunFailed, TimedOut, WorkerDied
 from flyweight.server.rpc.admission import Gate
 from flyweight.server.rpc.call import Call
 from flyweight.server.rpc.records import Answerer, Rejection
@@ -262,6 +262,17 @@ def test_a_full_server_refuses_unseen(build: Callable[..., Any], make_request: M
     assert refusal.trailing_metadata == (("grpc-retry-pushback-ms", "100"),)
     (record,) = bench.notebook.records
     assert (record.answerer, record.rejection) == (Answerer("tiny"), Rejection.QUEUE_FULL)
+
+
+def test_a_timeout_in_the_queue_counts_as_a_deadline(
+    build: Callable[..., Any], make_request: MakeRequest
+) -> None:
+    def fail(_: object) -> dict[str, Any]:
+        raise TimedOut("The request waited longer than its timeout.")
+
+    bench = build(runtimes={"baseline": FakeRuntime(function=fail), "int8": FakeRuntime()})
+    assert bench.refusal(make_request(version="baseline")).code is Code.DEADLINE_EXCEEDED
+    assert bench.notebook.records[0].rejection is Rejection.DEADLINE
 
 
 def test_a_passed_deadline_is_not_run(bench: Any, make_request: MakeRequest) -> None:

@@ -20,12 +20,13 @@ def proc(tmp_path: Path) -> Path:
     return proc
 
 
-def v2(folder: Path, limit: str, used: int, inactive: int = 0, active: int = 0, mapped: int = 0) -> None:
+def v2(folder: Path, limit: str, used: int, inactive: int = 0, active: int = 0, **others: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{limit}\n")
     (folder / "memory.current").write_text(f"{used}\n")
     (folder / "memory.stat").write_text(
-        f"anon 1\nfile_mapped {mapped}\ninactive_file {inactive}\nactive_file {active}\n"
+        f"anon 1\ninactive_file {inactive}\nactive_file {active}\n"
+        + "".join(f"{name} {value}\n" for name, value in others.items())
     )
 
 
@@ -47,11 +48,14 @@ def test_a_cgroup_of_version_2_counts_idle_page_cache_as_free(proc: Path, tmp_pa
 def test_page_cache_that_was_used_twice_is_free_too_unless_it_is_mapped(proc: Path, tmp_path: Path) -> None:
     """A published model is read for its digests, and again for its session; mapped weights are in use."""
     folder = tmp_path / "cgroup" / "pods" / "mine"
-    v2(folder, str(500 * MB), 400 * MB, inactive=50 * MB, active=200 * MB, mapped=80 * MB)
+    v2(folder, str(500 * MB), 400 * MB, inactive=50 * MB, active=200 * MB, file_mapped=80 * MB)
     assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(270 * MB, 500 * MB, "the cgroup")
-    # What is mapped may be no file's, or count among the idle.
-    v2(folder, str(500 * MB), 400 * MB, inactive=50 * MB, active=10 * MB, mapped=80 * MB)
-    assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(150 * MB, 500 * MB, "the cgroup")
+    # Weights that were just mapped count among the idle, and are in use.
+    v2(folder, str(500 * MB), 400 * MB, inactive=80 * MB, file_mapped=80 * MB)
+    assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(100 * MB, 500 * MB, "the cgroup")
+    # Shared memory that is mapped is in neither list.
+    v2(folder, str(500 * MB), 400 * MB, inactive=80 * MB, file_mapped=80 * MB, shmem=60 * MB)
+    assert read_headroom(0, proc, tmp_path / "cgroup") == Headroom(160 * MB, 500 * MB, "the cgroup")
 
 
 def test_the_tightest_of_all_cgroups_above_counts(proc: Path, tmp_path: Path) -> None:

@@ -39,6 +39,6 @@ def test_where_nothing_tells_none_are_counted(proc: Path, tmp_path: Path) -> Non
 
 
 def test_each_kill_is_told_once() -> None:
-    counts = iter([5, 5, 7, 7])
+    counts = iter([5, 5, 7, 7, 7])
     watch = KillWatch(lambda: next(counts))
-    assert [watch.has_killed() for _ in range(3)] == [False, True, False]
+    assert [watch.has_killed() for _ in range(4)] == [False, True, True, False]

@@ -152,6 +152,11 @@ class Board:
                 observer.on_load_failed(action.model, action.variant, reason, seconds)
             self._done(None)
 
+    def has_failed(self, key: Key) -> bool:
+        """Tell whether the last load of a variant failed."""
+        with self.changed:
+            return key in self._failed
+
     def take_out(self, key: Key) -> LoadedVariant | None:
         """Publish a table without a variant; return it, to be retired."""
         with self.changed:

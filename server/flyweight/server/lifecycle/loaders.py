@@ -1,16 +1,14 @@
 """The threads that bring variants up, side by side."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 
+from flyweight.server.errors import LoadFailed
 from flyweight.server.survival import survive
 
 Job = Callable[[], None]
-
-_log = logging.getLogger(__name__)
 
 
 class LoadThreads:
@@ -27,20 +25,22 @@ class LoadThreads:
         self._is_stopped = False
 
     def submit(self, job: Job) -> None:
-        """Have a job, which raises nothing, done by a thread of its own; after `stop` it is not done."""
+        """Have a job, which raises nothing, done by a thread of its own; after `stop` it is not done.
+
+        Raises:
+            LoadFailed: no thread could be started.
+        """
         thread = threading.Thread(target=partial(self._do, job), name="flyweight-load", daemon=True)
         with self._lock:
             if self._is_stopped:
                 return
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise LoadFailed(
+                    "No thread could be started for a load; raise the limit on processes."
+                ) from error
             self._threads.add(thread)
-        try:
-            thread.start()
-        except RuntimeError:
-            with self._lock:
-                self._threads.discard(thread)
-            _log.exception("No thread could be started for a load; raise the limit on processes.")
-            # Unloads wait meanwhile, which is better than a variant that never comes.
-            survive("loading a variant", job, lambda _: None)
 
     def stop(self, timeout_seconds: float) -> None:
         """Take no more jobs, wait for those in progress, and leave behind what is not done in time."""

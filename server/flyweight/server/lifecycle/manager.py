@@ -92,6 +92,7 @@ class Manager:
         self._work_now = threading.Event()
         self._watcher: Watch | None = None
         self._monotonic = monotonic
+        self._has_started = False
         self._board = Board(
             explicit=settings.explicit,
             observers=observers,
@@ -163,7 +164,9 @@ class Manager:
 
     def wait_until_settled(self, timeout_seconds: float) -> bool:
         """Wait until everything on disk is served or has failed; tell whether that came in time."""
-        return self._board.wait_for(self._board.is_settled, timeout_seconds)
+        is_settled = self._board.wait_for(self._board.is_settled, timeout_seconds)
+        self._has_started = True
+        return is_settled
 
     def load_model(self, name: str, timeout_seconds: float = 60.0, upload: Upload | None = None) -> None:
         """Serve a model, reading the repository again now, and wait for it.
@@ -285,8 +288,9 @@ class Manager:
     ) -> LoadedVariant:
         """Load a variant if there is memory for it; an ensemble takes none of its own."""
         is_guarded = self._settings.memory_guard and not source.is_ensemble
-        # Who is served already must not feel that another comes.
-        gives_way = bool(self._board.table.models)
+        # Who is served already must not feel that another comes; but what failed once may have starved.
+        is_beside_traffic = self._has_started and bool(self._board.table.models)
+        gives_way = is_beside_traffic and not self._board.has_failed((source.model, source.variant))
         with guard.admit(source) if is_guarded else nullcontext():
             return load_variant(
                 source, factory, self._settings.intra_op_threads, ensembles, gives_way=gives_way

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from flyweight.protos.errors import FlyweightError
+from flyweight.server.errors import LoadFailed
 from flyweight.server.lifecycle.board import Board
 from flyweight.server.lifecycle.desired import VariantSource
 from flyweight.server.lifecycle.policy import Action
@@ -21,7 +22,7 @@ class Worker:
     Args:
         board: says what is to be done and takes the results.
         load: brings up a variant; called by as many threads at once as the board hands out loads.
-        spawn: has a job done elsewhere, at once; a test does it on the spot.
+        spawn: has a job done elsewhere, at once, or raises LoadFailed; a test does it on the spot.
         monotonic: the clock.
         wake: is called when there is a reason to call `step` again; from any thread.
     """
@@ -53,7 +54,7 @@ class Worker:
             self.retire(self._board.take_out(action.key))
             _log.info("%s/%s is no longer served.", *action.key)
         else:
-            self._spawn(partial(self._load, action))
+            self._begin(action)
         return True
 
     def finish(self) -> None:
@@ -82,6 +83,13 @@ class Worker:
         # On the thread of whoever held the last lease: a request must not pay for an unload.
         self._idle.append(loaded)
         self._wake()
+
+    def _begin(self, action: Action) -> None:
+        try:
+            self._spawn(partial(self._load, action))
+        except LoadFailed as error:
+            _log.warning("%s was not loaded: %s", "/".join(action.key), error)
+            self._board.put_failed(action, str(error), 0.0)
 
     def _load(self, action: Action) -> None:
         began = self._monotonic()

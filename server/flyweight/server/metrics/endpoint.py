@@ -4,6 +4,7 @@ Probes here work where those of gRPC do not: with TLS, client certificates, toke
 nothing else, so they are open to all, as gRPC's health is.
 """
 
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable
@@ -17,6 +18,10 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from flyweight.server.errors import StartError
 
+_log = logging.getLogger(__name__)
+
+# A scrape or a probe is one short line, and Prometheus gives up after ten seconds.
+_PATIENCE_SECONDS: Final = 10.0
 _TEXT: Final = [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")]
 
 
@@ -68,8 +73,15 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+        """Say in one line that a peer went away or said nothing, which is all that goes wrong out here."""
+        _log.debug("A request to /metrics ended early.", exc_info=True)
+
 
 class _Handler(WSGIRequestHandler):
+    # Of the socket: who connects and says nothing holds a thread.
+    timeout = _PATIENCE_SECONDS
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its base's name
         """Log nothing: probes come every few seconds."""
 

@@ -17,7 +17,8 @@ _IDLE_SECONDS: Final = 5.0
 
 
 def _in_a_thread(trim: Callable[[], None]) -> None:
-    # A large heap takes tens of milliseconds, and a request may come meanwhile.
+    # A large heap takes tens of milliseconds, in which whoever allocates waits, but nobody who only needs the
+    # interpreter.
     threading.Thread(target=trim, name="trim", daemon=True).start()
 
 

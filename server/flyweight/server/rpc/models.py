@@ -25,7 +25,7 @@ class Models(Protocol):
         ...
 
     def watch_steps(self, listener: StepListener) -> None:
-        """Tell `listener` of every step that an ensemble runs, from then on."""
+        """Tell `listener` of every step that an ensemble runs; to be asked for before the first load."""
         ...
 
     def index(self) -> list[IndexEntry]:

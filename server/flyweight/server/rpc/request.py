@@ -10,7 +10,7 @@ from flyweight.protos.errors import FlyweightError
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 from flyweight.server.batching.job import GONE, TOO_LATE, Done, Job, Outcome
 from flyweight.server.caching import CacheKey, key_of
-from flyweight.server.errors import Cancelled, DeadlineExceeded, Draining, NotReady, QueueFull
+from flyweight.server.errors import Cancelled, DeadlineExceeded, Draining, NotReady, QueueFull, TimedOut
 from flyweight.server.lifecycle.table import Held, LoadedVariant, RoutingTable
 from flyweight.server.rpc.access import client_key
 from flyweight.server.rpc.border import attempt, failure_of
@@ -30,6 +30,7 @@ from flyweight.server.traffic import Choice
 _REJECTIONS: Final = {
     QueueFull: Rejection.QUEUE_FULL,
     DeadlineExceeded: Rejection.DEADLINE,
+    TimedOut: Rejection.DEADLINE,
     Draining: Rejection.DRAINING,
 }
 

@@ -1,4 +1,4 @@
-"""ModelStatistics: how often each variant was asked since it was first loaded, and where the time went.
+"""ModelStatistics: how often each variant was asked since it was last away for long, and where the time went.
 
 The figures are those of Triton's statistics extension. success, queue and fail count whole requests; of
 those that succeeded, compute_input, compute_infer and compute_output count what was run, and cache_hit what
@@ -43,7 +43,7 @@ class Statistics:
         request = parse(ModelStatisticsRequest, body)
         table = self._models.table
         models = [table.model(request.name)] if request.name else list(table.models.values())
-        response, totals = ModelStatisticsResponse(), self._tallies.totals()
+        response, totals = ModelStatisticsResponse(), self._tallies.totals(request.name)
         for model in sorted(models, key=lambda served: served.name):
             chosen = [model.variant(request.version)] if request.version else model.variants.values()
             for variant in sorted(chosen, key=lambda loaded: loaded.name):

@@ -35,11 +35,12 @@ class MemoryFiles(NamedTuple):
     inactive: str
     active: str
     mapped: str
+    shared: str
     events: str
 
 
 _V2: Final = MemoryFiles(
-    "memory.max", "memory.current", "inactive_file", "active_file", "file_mapped", "memory.events"
+    "memory.max", "memory.current", "inactive_file", "active_file", "file_mapped", "shmem", "memory.events"
 )
 _V1: Final = MemoryFiles(
     "memory.limit_in_bytes",
@@ -47,6 +48,7 @@ _V1: Final = MemoryFiles(
     "total_inactive_file",
     "total_active_file",
     "total_mapped_file",
+    "total_shmem",
     "memory.oom_control",
 )
 
@@ -118,16 +120,16 @@ def _read_limit(folder: Path, names: MemoryFiles) -> Iterator[Headroom]:
         limit_text = (folder / names.limit).read_text().strip()
         used_bytes = int((folder / names.usage).read_text())
         statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        inactive, active, mapped = (
-            int(statistics.get(name, 0)) for name in (names.inactive, names.active, names.mapped)
-        )
+        kinds = (names.inactive, names.active, names.mapped, names.shared)
+        inactive, active, mapped, shared = (int(statistics.get(name, 0)) for name in kinds)
         limit_bytes = _NO_LIMIT_BYTES if limit_text == "max" else int(limit_text)
     except (OSError, ValueError):
         return
     if limit_bytes < _NO_LIMIT_BYTES:
         # A file that was read twice, for its digest and for its session, is active, and given up all the
-        # same. What is mapped is in use: weights beside a model are read again in every run.
-        cached_bytes = max(inactive, inactive + active - mapped)
+        # same. What is mapped is in use: weights beside a model are read again in every run. Shared memory
+        # may be mapped, and is in neither list.
+        cached_bytes = max(0, inactive + active - max(0, mapped - shared))
         yield Headroom(limit_bytes - max(0, used_bytes - cached_bytes), limit_bytes, "the cgroup")
 
 

@@ -58,7 +58,7 @@ class InlineFactory:
 
 
 class InlineRuntime:
-    """A session of this process, and its share of the turns."""
+    """A session of this process, and its turns."""
 
     def __init__(
         self, session: Session, memory: MemoryReport, slots: RunSlots, probing: Probing | None = None

@@ -40,16 +40,18 @@ def count_kills(proc: Path = _PROC, cgroup: Path = _CGROUP) -> int:
 
 
 class KillWatch:
-    """Tells of kills since it was asked last. Used by one thread."""
+    """Tells of kills, one at a time. Used by one thread."""
 
     def __init__(self, count: Callable[[], int] = count_kills) -> None:
         self._count = count
-        self._before = count()
+        self._told = count()
 
     def has_killed(self) -> bool:
-        """Tell whether the kernel ended a process of this cgroup since this was asked."""
-        before, self._before = self._before, self._count()
-        return self._before > before
+        """Tell whether the kernel ended a process of this cgroup of which this did not tell yet."""
+        if self._count() <= self._told:
+            return False
+        self._told += 1
+        return True
 
 
 def _read(path: Path) -> int | None:

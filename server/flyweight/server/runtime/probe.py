@@ -23,11 +23,13 @@ def main() -> int:
     from flyweight.server.runtime.golden import warm_up
     from flyweight.server.runtime.growth import GrowthMeter
     from flyweight.server.runtime.inline import InlineFactory
+    from flyweight.server.runtime.kills import be_taken_first
     from flyweight.server.runtime.parent import end_with_parent
     from flyweight.server.runtime.seam import SessionSettings
 
     order = json.loads(sys.stdin.readline())
     end_with_parent(int(order["parent"]))
+    be_taken_first()
     settings = SessionSettings(order["threads"], order["entries"])
     meter = GrowthMeter(owns_process=True)
     try:

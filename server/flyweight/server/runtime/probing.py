@@ -25,8 +25,8 @@ from flyweight.server.runtime.seam import SessionSettings
 _log = logging.getLogger(__name__)
 
 _PROBE: Final = "flyweight.server.runtime.probe"
-# It only runs when nothing else does, so on a busy machine it takes long; a variant whose figure is not known
-# by then keeps the estimate.
+# It only runs when nothing else does, so on a busy machine it takes long; a variant that is not measured by
+# then has the figure of its publication, if any.
 _LONGEST_SECONDS: Final = 600.0
 # A 46 MB convnet needed 3.4 times its file while it was loaded, and the interpreter with onnxruntime 60 MB.
 _PEAK_RATIO: Final = 4
@@ -185,7 +185,7 @@ class Prober:
         if free is not None and free < needed:
             _log.info(
                 "The memory of %s was not measured in a process of its own: it may take %d MB, and %d MB are "
-                "free; the figure stays what the server grew by.",
+                "free; until then the figure is that of its publication, if any.",
                 probing.model_file,
                 needed >> 20,
                 free >> 20,

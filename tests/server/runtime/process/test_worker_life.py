@@ -441,3 +441,15 @@ def test_a_worker_has_a_lane_for_each_turn_whatever_cores_there_are(tiny: Path) 
         assert len(runtime._post.child._idle) == 3
     finally:
         runtime.close()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("4", "4")])
+def test_a_worker_has_one_heap_unless_the_operator_says_otherwise(
+    bench: Bench, tiny: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    """From its beginning: the thread that builds a session aside would have a heap of its own."""
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if given is not None:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", given)
+    environment = Path(f"/proc/{bench.load(tiny).pid}/environ").read_text().split("\0")
+    assert f"MALLOC_ARENA_MAX={expected}" in environment

@@ -38,6 +38,8 @@ _COMMAND: Final = (
 )
 # Threads of numpy's linear algebra, which a worker never uses.
 _ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+# One heap, as `keep_one_heap` makes it elsewhere: here a thread may come before a call of ours could.
+_ONE_HEAP: Final = {"MALLOC_ARENA_MAX": "1"}
 _STANDARD_ERROR: Final = 2
 _FAILURES: Final[Mapping[str, type[ServerError]]] = {
     kind.__name__: kind for kind in (DeadlineExceeded, InvalidRequest, RunFailed)
@@ -84,6 +86,7 @@ class Child:
         self._busy = 0
         self._numbers = 0
         self._is_over = False
+        self.was_killed_here = False
         self._received = b""
         try:
             self._start(task)
@@ -116,7 +119,7 @@ class Child:
                 [sys.executable, *_COMMAND, order.encode(), *manners],
                 stdin=subprocess.DEVNULL,
                 stdout=_STANDARD_ERROR,
-                env=os.environ | _ENVIRONMENT,
+                env=_ONE_HEAP | os.environ | _ENVIRONMENT,
                 pass_fds=(control.fileno(), *handles, self._room.handle),
                 start_new_session=True,
             )
@@ -220,6 +223,7 @@ class Child:
 
     def kill(self) -> None:
         """End the process whatever it does; from any thread."""
+        self.was_killed_here = True
         with self._lock, suppress(ProcessLookupError):
             # By its descriptor, which is closed when it was reaped: its number may be another's then.
             if not self._is_over:

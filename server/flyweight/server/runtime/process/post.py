@@ -172,9 +172,11 @@ class Post:
 
     def _on_end(self, now: float, ended: str) -> None:
         was_loading = self.phase is Phase.STARTING
-        self.process = self.child = None
-        if ended == _KILLED and self._kills.has_killed():
+        assert self.process is not None
+        is_foreign = ended == _KILLED and not self.process.was_killed_here
+        if is_foreign and self._kills.has_killed():
             ended = _KILLED_FOR_MEMORY
+        self.process = self.child = None
         if self.phase is Phase.ENDING:
             self.phase = Phase.CLOSED
         elif was_loading:

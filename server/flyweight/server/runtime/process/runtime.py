@@ -38,7 +38,7 @@ class ProcessRuntime:
         self._slots = slots
         self._is_closed = False
         self._all_outputs = tuple(spec.name for spec in report.signature.outputs)
-        self._memory = MemoryReport(post.task.file.folder_bytes, report.load_pss_bytes or 0)
+        self._memory = MemoryReport(post.task.file.folder_bytes, report.load_pss_bytes)
 
     @property
     def signature(self) -> Signature:

@@ -23,7 +23,7 @@ import numpy as np
 
 from flyweight.server.errors import DeadlineExceeded, InvalidRequest, LoadFailed, RunFailed, ServerError
 from flyweight.server.runtime.kills import be_taken_first
-from flyweight.server.runtime.memory import keep_one_heap, read_held, reset_peak, trim_heap
+from flyweight.server.runtime.memory import read_held, reset_peak, trim_heap
 from flyweight.server.runtime.parent import end_with_parent
 from flyweight.server.runtime.priming import prime
 from flyweight.server.runtime.priority import do_aside
@@ -42,7 +42,6 @@ _IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main(order_text: str) -> NoReturn:
     """Do what an order says until the server goes."""
-    keep_one_heap()
     order = Order.decode(order_text)
     for ignored in _IGNORED:
         signal.signal(ignored, signal.SIG_IGN)
