@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -36,6 +36,8 @@ def test_one_scale_for_all_is_the_largest_rows() -> None:
 
 
 @given(arrays(np.float32, (3, 7), elements=FINITE), st.integers(2, 8), st.booleans(), st.booleans())
+@example(np.full((3, 7), 1e-45, np.float32), 2, False, False)
+@example(np.full((3, 7), 1e-45, np.float32), 8, True, True)
 @settings(max_examples=60, deadline=None)
 def test_no_weight_moves_by_more_than_half_a_step(rows, bits: int, symmetric: bool, per_channel: bool):
     steps = uniform(rows, bits, symmetric=symmetric, per_channel=per_channel)

@@ -42,6 +42,11 @@ class Steps:
         return ((self.codes - self.zeros) * self.scales).astype(np.float32)
 
 
+def _usable(scales: Array) -> Array:
+    """Return steps, 1 where there is none: of zeros, and of weights too small to be divided (subnormal)."""
+    return np.where(scales > 0, scales, 1)
+
+
 def uniform(rows: Array, bits: int, *, symmetric: bool, per_channel: bool) -> Steps:
     """Return weights on evenly spaced values.
 
@@ -64,7 +69,7 @@ def uniform(rows: Array, bits: int, *, symmetric: bool, per_channel: bool) -> St
     if symmetric:
         largest = 2 ** (bits - 1) - 1
         peaks = np.abs(groups).max(axis=1, keepdims=True)
-        scales = np.where(peaks > 0, peaks / largest, 1)
+        scales = _usable(peaks / largest)
         codes = np.clip(np.rint(rows / scales), -largest, largest)
         return _steps(rows, codes, scales, np.zeros_like(scales, dtype=int))
     low = np.minimum(groups.min(axis=1, keepdims=True), 0)
