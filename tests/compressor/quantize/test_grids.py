@@ -60,6 +60,10 @@ def test_two_bits_of_powers_are_one_magnitude_and_zero() -> None:
     assert power_of_two(np.array([-2.0, 0.1, 1.9]), 2).table.tolist() == [-2.0, 0.0, 2.0]
 
 
+def test_powers_of_weights_too_small_for_one_are_zeros() -> None:
+    assert power_of_two(np.full(4, 1e-45, np.float32), 5).values.tolist() == [0, 0, 0, 0]
+
+
 def test_powers_of_nothing_but_zeros() -> None:
     assert power_of_two(np.zeros(4), 5).values.tolist() == [0, 0, 0, 0]
 

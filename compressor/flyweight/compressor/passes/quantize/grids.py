@@ -13,6 +13,9 @@ Array = NDArray[Any]
 
 MOST_BITS: Final = 8
 
+# A float32 has no exponents below that keep their precision.
+_SMALLEST_EXPONENT: Final = -126
+
 
 class Spacing(Enum):
     """Where the values of a grid lie."""
@@ -74,7 +77,7 @@ def uniform(rows: Array, bits: int, *, symmetric: bool, per_channel: bool) -> St
         return _steps(rows, codes, scales, np.zeros_like(scales, dtype=int))
     low = np.minimum(groups.min(axis=1, keepdims=True), 0)
     high = np.maximum(groups.max(axis=1, keepdims=True), 0)
-    scales = np.where(high > low, (high - low) / (2**bits - 1), 1)
+    scales = _usable((high - low) / (2**bits - 1))
     zeros = np.clip(np.rint(-low / scales), 0, 2**bits - 1)
     return _steps(rows, np.clip(np.rint(rows / scales) + zeros, 0, 2**bits - 1), scales, zeros)
 
@@ -118,11 +121,10 @@ def power_of_two(values: Array, bits: int) -> Codes:
         bits: 2 to 8; two are -p, 0 and p.
     """
     peak = float(np.abs(values).max(initial=0.0))
-    if peak == 0:
+    first = int(np.floor(np.log2(4 * peak / 3))) if peak else _SMALLEST_EXPONENT - 1
+    if first < _SMALLEST_EXPONENT:
         return Codes(np.zeros(values.shape, dtype=np.int64), np.zeros(1, dtype=np.float32))
-    first = int(np.floor(np.log2(4 * peak / 3)))
-    # A float32 has no exponents below -126 that keep their precision.
-    last = max(first + 1 - 2 ** (bits - 2), -126)
+    last = max(first + 1 - 2 ** (bits - 2), _SMALLEST_EXPONENT)
     powers = 2.0 ** np.arange(last, first + 1)
     magnitudes = np.abs(values)
     # Between neighbours p and 2p the bound is 3/2 p; between zero and the smallest power it is half of that.
