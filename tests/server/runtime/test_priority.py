@@ -39,6 +39,20 @@ def niceness_of_tasks(pid: int) -> set[int]:
     return {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
 
 
+def watch(module: str, function: str, log: Path) -> str:
+    """Return a program of a worker that writes down the niceness of whoever calls a function of it."""
+    return (
+        "import os, sys, threading\n"
+        f"from flyweight.server.runtime.process import {module}\n"
+        f"inner = {module}.{function}\n"
+        "def outer(*arguments):\n"
+        f"    with open({str(log)!r}, 'a') as file:\n"
+        "        print(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), file=file)\n"
+        "    return inner(*arguments)\n"
+        f"{module}.{function} = outer\n"
+    )
+
+
 def test_who_gives_way_has_the_lowest_priority_and_nobody_else() -> None:
     before = niceness()
     assert niceness_after(give_way) == LOWEST
@@ -77,17 +91,7 @@ def test_a_worker_that_gave_way_serves_with_the_usual_priority(
     tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "niceness"
-    watched = (
-        "import os, sys, threading\n"
-        "from flyweight.server.runtime.process import entry\n"
-        "inner = entry.import_module\n"
-        "def outer(name):\n"
-        f"    with open({str(log)!r}, 'a') as file:\n"
-        "        print(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), file=file)\n"
-        "    return inner(name)\n"
-        "entry.import_module = outer\n"
-        "entry.main(sys.argv[1:])"
-    )
+    watched = watch("entry", "import_module", log) + "entry.main(sys.argv[1:])"
     monkeypatch.setattr(child, "_COMMAND", ("-P", "-c", watched))
     path = tiny_model(tmp_path / "tiny" / "1" / "model.onnx")
     usual, factory, made = niceness(), ProcessFactory(cores=2), list[ProcessRuntime]()
@@ -106,17 +110,7 @@ def test_a_run_for_somebody_who_gives_way_gives_way_in_the_worker(
     tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "niceness"
-    watched = (
-        "import os, sys, threading\n"
-        "from flyweight.server.runtime.process import worker\n"
-        "inner = worker._answer\n"
-        "def outer(*arguments):\n"
-        f"    with open({str(log)!r}, 'a') as file:\n"
-        "        print(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), file=file)\n"
-        "    inner(*arguments)\n"
-        "worker._answer = outer\n"
-        "worker.main(sys.argv[1])"
-    )
+    watched = watch("worker", "_answer", log) + "worker.main(sys.argv[1])"
     monkeypatch.setattr(child, "_COMMAND", ("-P", "-c", watched))
     path = tiny_model(tmp_path / "tiny" / "1" / "model.onnx")
     runtime = ProcessFactory(cores=2).load(path, SessionSettings())

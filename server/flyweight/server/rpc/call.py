@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from flyweight.protos.errors import FlyweightError
 from flyweight.server.errors import Code
 from flyweight.server.rpc.records import NOBODY, Answerer
 from flyweight.server.security.callers import ANYBODY, Caller
+
+# The transport and the caller end a call by clocks of their own, a little before ours: what ends with so
+# little time left is still the deadline's doing.
+CLOCK_SLACK_SECONDS: Final = 0.01
 
 
 def _ignore(callback: Callable[[], None]) -> None:

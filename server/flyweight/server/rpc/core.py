@@ -15,7 +15,7 @@ import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 from flyweight.server.errors import Code
-from flyweight.server.rpc.call import Failure
+from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS, Failure
 
 _core: Any = cygrpc
 
@@ -28,8 +28,6 @@ _NO_FLAGS: Final = 0
 _AT_ONCE: Final = 0.0
 # gRPC's core tells a call without a deadline by one that is hundreds of years away.
 _FOREVER_SECONDS: Final = 1e9
-# A caller's clock ends a call a little before ours does: that is still the deadline's doing.
-_CLOCK_SLACK_SECONDS: Final = 0.01
 # Calls that the core may hand over before it is asked for more: as many as come between two events.
 _REQUESTED_CALLS: Final = 16
 
@@ -179,7 +177,7 @@ class CoreCall:
             # There was no further message because the caller was gone: nobody heard what we made of that.
             self._code = None
         # A caller who went away first was told nothing, and one whose time was over told itself.
-        is_late = self._deadline is not None and self._deadline - time.monotonic() < _CLOCK_SLACK_SECONDS
+        is_late = self._deadline is not None and self._deadline - time.monotonic() < CLOCK_SLACK_SECONDS
         self.count_as(Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED)
         # What is called knows this call, which must not keep it: such a circle would wait for the collector.
         callbacks, self._on_over = self._on_over, []

@@ -14,7 +14,7 @@ from flyweight.server.errors import Cancelled, DeadlineExceeded, Draining, NotRe
 from flyweight.server.lifecycle.table import Held, LoadedVariant, RoutingTable
 from flyweight.server.rpc.access import client_key
 from flyweight.server.rpc.border import attempt, failure_of
-from flyweight.server.rpc.call import Call, Failure, Reply
+from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS, Call, Failure, Reply
 from flyweight.server.rpc.choosing import choose_variant, fall_back, go_on_with
 from flyweight.server.rpc.inside import Inside
 from flyweight.server.rpc.messages import parse
@@ -33,9 +33,6 @@ _REJECTIONS: Final = {
     TimedOut: Rejection.DEADLINE,
     Draining: Rejection.DRAINING,
 }
-
-# The transport ends a call by its own clock, a little before ours: that is still the deadline's doing.
-_CLOCK_SLACK_SECONDS: Final = 0.01
 
 # Turns a response into the bytes of whatever the RPC answers with.
 Encode: TypeAlias = Callable[[ModelInferResponse], bytes]
@@ -319,7 +316,7 @@ class Request:
         elif not self._inside.scheduler.discard(held.variant.lane, job):
             return
         remaining = self._remaining_seconds()
-        if remaining is not None and remaining < _CLOCK_SLACK_SECONDS:
+        if remaining is not None and remaining < CLOCK_SLACK_SECONDS:
             self.settle(DeadlineExceeded(TOO_LATE))
         else:
             self.settle(Cancelled(GONE))
