@@ -73,13 +73,9 @@ class Server:
         self._settings = settings
         self._ready = threading.Event()
         self._metrics = Metrics(triton_names=settings.triton_metrics)
-        self._prober = (
-            Prober(free_bytes=partial(free_bytes, settings.memory_limit_bytes))
-            if settings.measure_memory
-            else None
-        )
-        self._health = Health(SERVICE_NAMES)
         self._gate = Gate(settings.max_in_flight)
+        self._prober = _prober(settings, self._gate) if settings.measure_memory else None
+        self._health = Health(SERVICE_NAMES)
         self._scheduler = Scheduler(settings.runs_at_once())
         self._manager = Manager(
             _manager_settings(settings),
@@ -207,6 +203,12 @@ class Server:
         if self._endpoint is not None:
             self._endpoint.close()
         return is_drained
+
+
+def _prober(settings: ServerSettings, gate: Gate) -> Prober:
+    return Prober(
+        free_bytes=partial(free_bytes, settings.memory_limit_bytes), count_calls=lambda: gate.entered_count
+    )
 
 
 def _manager_settings(settings: ServerSettings) -> ManagerSettings:

@@ -19,6 +19,7 @@ from flyweight.server.lifecycle.table import LoadedVariant, RoutingTable, lease_
 from flyweight.server.runtime.fake import FakeFactory, FakeRuntime
 from flyweight.server.runtime.inline import InlineFactory, InlineRuntime
 from flyweight.server.runtime.seam import SessionSettings
+from flyweight.server.runtime.spare import SpareTime
 
 X = np.ones((2, 4), np.float32)
 SOON = 20.0
@@ -83,8 +84,20 @@ def test_it_follows_what_comes_and_goes(
     waiter.wait_for("baseline", "fp16")
 
 
-def test_only_who_comes_beside_traffic_gives_way(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, publish: Any
+class Told(SpareTime):
+    """Processors that have time, or have none."""
+
+    def __init__(self, *, is_enough: bool) -> None:
+        super().__init__()
+        self._is_enough = is_enough
+
+    def is_enough(self) -> bool:
+        return self._is_enough
+
+
+@pytest.mark.parametrize("has_time", [True, False])
+def test_only_who_comes_beside_traffic_gives_way_if_there_is_time(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, publish: Any, *, has_time: bool
 ) -> None:
     asked: list[bool] = []
     factory = InlineFactory(cores=1)
@@ -95,7 +108,8 @@ def test_only_who_comes_beside_traffic_gives_way(
         return load(path, settings)
 
     monkeypatch.setattr(factory, "load", note)
-    manager = Manager(ManagerSettings(repository, poll_seconds=0.02), factory)
+    settings = ManagerSettings(repository, poll_seconds=0.02)
+    manager = Manager(settings, factory, spare=Told(is_enough=has_time))
     manager.start()
     try:
         assert manager.wait_until_settled(SOON)
@@ -103,7 +117,7 @@ def test_only_who_comes_beside_traffic_gives_way(
         manager.load_model("tiny", SOON)
     finally:
         manager.stop()
-    assert asked == [False, False, True]
+    assert asked == [False, False, has_time]
 
 
 def test_what_failed_once_does_not_give_way_again(
@@ -121,7 +135,8 @@ def test_what_failed_once_does_not_give_way_again(
         raise LoadFailed(f"{path} was not loaded in time.")
 
     monkeypatch.setattr(factory, "load", fail_fp16)
-    manager = Manager(ManagerSettings(repository, poll_seconds=0.02), factory)
+    settings = ManagerSettings(repository, poll_seconds=0.02)
+    manager = Manager(settings, factory, spare=Told(is_enough=True))
     manager.start()
     try:
         assert manager.wait_until_settled(SOON)

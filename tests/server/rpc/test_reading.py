@@ -28,6 +28,10 @@ def regions(tmp_path: Path) -> Iterator[Regions]:
     found.close()
 
 
+def read(request: ModelInferRequest, *arguments: Any) -> dict[str, Any]:
+    return read_inputs(request, request.raw_input_contents[:], *arguments)
+
+
 def in_region(request: ModelInferRequest, name: str = "x", **parameters: Any) -> ModelInferRequest:
     tensor = request.inputs.add(name=name, datatype="FP32", shape=[2, 2])
     tensor.parameters["shared_memory_region"].string_param = "region"
@@ -39,16 +43,16 @@ def in_region(request: ModelInferRequest, name: str = "x", **parameters: Any) ->
 def test_raw_inputs_are_views_and_nobody_may_write_to_them() -> None:
     request = ModelInferRequest()
     encode_inputs(request, {"x": X})
-    read = read_inputs(request)["x"]
-    np.testing.assert_array_equal(read, X)
-    assert not read.flags.owndata
-    assert not read.flags.writeable
+    array = read(request)["x"]
+    np.testing.assert_array_equal(array, X)
+    assert not array.flags.owndata
+    assert not array.flags.writeable
 
 
 def test_bf16_stays_bf16() -> None:
     request = ModelInferRequest()
     encode_inputs(request, {"x": X}, {"x": "BF16"})
-    assert read_inputs(request)["x"].dtype == BFLOAT16
+    assert read(request)["x"].dtype == BFLOAT16
 
 
 def test_the_default_limits_take_a_message_of_the_default_size() -> None:
@@ -56,13 +60,13 @@ def test_the_default_limits_take_a_message_of_the_default_size() -> None:
     request = ModelInferRequest()
     encode_inputs(request, {"x": X})
     with pytest.raises(TensorError, match="'x' has 16 bytes, and 15 are the most"):
-        read_inputs(request, None, TensorLimits(tensor_bytes=15))
+        read(request, None, TensorLimits(tensor_bytes=15))
 
 
 def test_an_input_in_shared_memory_is_copied(regions: Regions, tmp_path: Path) -> None:
-    read = read_inputs(in_region(ModelInferRequest()), regions)["x"]
+    array = read(in_region(ModelInferRequest()), regions)["x"]
     (tmp_path / "object").write_bytes(bytes(24))
-    np.testing.assert_array_equal(read, X)
+    np.testing.assert_array_equal(array, X)
 
 
 def test_inputs_beside_those_in_shared_memory_take_the_raw_contents_in_order(regions: Regions) -> None:
@@ -70,8 +74,8 @@ def test_inputs_beside_those_in_shared_memory_take_the_raw_contents_in_order(reg
     encode_inputs(request, {"a": X[0]})
     in_region(request)
     encode_inputs(request, {"b": X[1]})
-    read = read_inputs(request, regions)
-    assert [each.tolist() for each in read.values()] == [[1, 2], X.tolist(), [3, 4]]
+    arrays = read(request, regions)
+    assert [each.tolist() for each in arrays.values()] == [[1, 2], X.tolist(), [3, 4]]
 
 
 def test_bytes_in_shared_memory_are_checked_like_any(regions: Regions, tmp_path: Path) -> None:
@@ -80,12 +84,12 @@ def test_bytes_in_shared_memory_are_checked_like_any(regions: Regions, tmp_path:
     request.inputs[0].datatype = "BYTES"
     request.inputs[0].shape[:] = [1]
     with pytest.raises(TensorError, match=r"'x' of datatype BYTES.*does not fit its 5 bytes"):
-        read_inputs(request, regions)
+        read(request, regions)
 
 
 def test_shared_memory_that_is_off_is_unsupported() -> None:
     with pytest.raises(Unsupported, match=r"tensor 'x'.*--shared-memory"):
-        read_inputs(in_region(ModelInferRequest()))
+        read(in_region(ModelInferRequest()))
 
 
 def typed_too(request: ModelInferRequest) -> None:
@@ -149,12 +153,12 @@ def test_wrong_words_about_shared_memory_are_refused_by_name(
     request = in_region(ModelInferRequest())
     change(request)
     with pytest.raises(error, match=complaint):
-        read_inputs(request, regions)
+        read(request, regions)
 
 
 def test_a_tensor_in_shared_memory_has_the_same_limit(regions: Regions) -> None:
     with pytest.raises(TensorError, match="'x' has 16 bytes in shared memory, and 15 are the most"):
-        read_inputs(in_region(ModelInferRequest()), regions, TensorLimits(tensor_bytes=15))
+        read(in_region(ModelInferRequest()), regions, TensorLimits(tensor_bytes=15))
 
 
 PARAMETERS = st.one_of(
@@ -189,7 +193,7 @@ def test_no_request_makes_reading_raise_anything_unexpected(
     except DecodeError:
         return
     with suppress(TensorError, InvalidRequest, UnknownRegion, Unsupported):
-        arrays = read_inputs(received, SHARED)
+        arrays = read(received, SHARED)
         assert [list(arrays[each.name].shape) for each in received.inputs] == [
             list(each.shape) for each in received.inputs
         ]

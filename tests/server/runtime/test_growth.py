@@ -25,7 +25,9 @@ def test_what_came_since_is_growth() -> None:
         growth = meter.read()
     assert growth.pss_bytes >= SIZE_BYTES // 2
     assert growth.uss_bytes >= SIZE_BYTES // 2
-    assert growth.anonymous_bytes <= SIZE_BYTES // 2, "shared pages are no anonymous ones"
+    # Of what grew beside it (threads of other tests leave and take memory) nothing is said.
+    shared_bytes = growth.pss_bytes - growth.anonymous_bytes
+    assert shared_bytes >= SIZE_BYTES // 2, "shared pages are no anonymous ones"
 
 
 def test_growth_is_never_negative() -> None:

@@ -1,4 +1,4 @@
-"""What gives way, and what must not: the priority of threads as the kernel tells it."""
+"""What gives way, and what must not: the scheduling policy of threads as the kernel tells it."""
 
 import os
 import sys
@@ -19,51 +19,51 @@ from flyweight.server.runtime.seam import SessionSettings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority")
 
-LOWEST = 19
+LOWEST = os.SCHED_IDLE if sys.platform == "linux" else None
 
 
-def niceness() -> int:
-    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+def policy() -> int:
+    return os.sched_getscheduler(threading.get_native_id())
 
 
-def niceness_after(job: Callable[[], object]) -> int:
-    """Return the niceness of a thread of its own once it has done a job."""
+def policy_after(job: Callable[[], object]) -> int:
+    """Return the policy of a thread of its own once it has done a job."""
     found: list[int] = []
-    thread = threading.Thread(target=lambda: found.append((job(), niceness())[1]))
+    thread = threading.Thread(target=lambda: found.append((job(), policy())[1]))
     thread.start()
     thread.join()
     return found[0]
 
 
-def niceness_of_tasks(pid: int) -> set[int]:
-    return {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
+def policies_of_tasks(pid: int) -> set[int]:
+    return {os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
 
 
 def watch(module: str, function: str, log: Path) -> str:
-    """Return a program of a worker that writes down the niceness of whoever calls a function of it."""
+    """Return a program of a worker that writes down the policy of whoever calls a function of it."""
     return (
         "import os, sys, threading\n"
         f"from flyweight.server.runtime.process import {module}\n"
         f"inner = {module}.{function}\n"
         "def outer(*arguments):\n"
         f"    with open({str(log)!r}, 'a') as file:\n"
-        "        print(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), file=file)\n"
+        "        print(os.sched_getscheduler(threading.get_native_id()), file=file)\n"
         "    return inner(*arguments)\n"
         f"{module}.{function} = outer\n"
     )
 
 
-def test_who_gives_way_has_the_lowest_priority_and_nobody_else() -> None:
-    before = niceness()
-    assert niceness_after(give_way) == LOWEST
-    assert niceness() == before
+def test_who_gives_way_runs_when_nobody_else_wants_to() -> None:
+    before = policy()
+    assert policy_after(give_way) == LOWEST
+    assert policy() == before
 
 
 def test_what_is_done_aside_gives_way_and_its_caller_does_not() -> None:
-    before, seen = niceness(), list[int]()
-    do_aside(lambda: seen.append(niceness()))
+    before, seen = policy(), list[int]()
+    do_aside(lambda: seen.append(policy()))
     assert seen == [LOWEST]
-    assert niceness() == before
+    assert policy() == before
 
 
 @pytest.mark.parametrize(
@@ -82,26 +82,26 @@ def test_sessions_with_threads_of_their_own_do_not_give_way(
 ) -> None:
     """Their threads would run every request with the priority that they were born with."""
     path = tiny_model(tmp_path / "tiny" / "1" / "model.onnx")
-    usual = niceness()
-    after = niceness_after(lambda: InlineFactory(cores=2).load(path, settings).close())
+    usual = policy()
+    after = policy_after(lambda: InlineFactory(cores=2).load(path, settings).close())
     assert after == (LOWEST if expected else usual)
 
 
 def test_a_worker_that_gave_way_serves_with_the_usual_priority(
     tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = tmp_path / "niceness"
+    log = tmp_path / "policies"
     watched = watch("entry", "import_module", log) + "entry.main(sys.argv[1:])"
     monkeypatch.setattr(child, "_COMMAND", ("-P", "-c", watched))
     path = tiny_model(tmp_path / "tiny" / "1" / "model.onnx")
-    usual, factory, made = niceness(), ProcessFactory(cores=2), list[ProcessRuntime]()
-    after = niceness_after(lambda: made.append(factory.load(path, SessionSettings(gives_way=True))))
+    usual, factory, made = policy(), ProcessFactory(cores=2), list[ProcessRuntime]()
+    after = policy_after(lambda: made.append(factory.load(path, SessionSettings(gives_way=True))))
     [runtime] = made
     try:
         assert after == LOWEST
         assert log.read_text().split() == [str(LOWEST), str(usual)]
         assert runtime.pid is not None
-        assert niceness_of_tasks(runtime.pid) == {usual}
+        assert policies_of_tasks(runtime.pid) == {usual}
     finally:
         runtime.close()
 
@@ -109,7 +109,7 @@ def test_a_worker_that_gave_way_serves_with_the_usual_priority(
 def test_a_run_for_somebody_who_gives_way_gives_way_in_the_worker(
     tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = tmp_path / "niceness"
+    log = tmp_path / "policies"
     watched = watch("worker", "_answer", log) + "worker.main(sys.argv[1])"
     monkeypatch.setattr(child, "_COMMAND", ("-P", "-c", watched))
     path = tiny_model(tmp_path / "tiny" / "1" / "model.onnx")
@@ -118,6 +118,6 @@ def test_a_run_for_somebody_who_gives_way_gives_way_in_the_worker(
     try:
         do_aside(lambda: runtime.run(inputs))
         runtime.run(inputs)
-        assert log.read_text().split() == [str(LOWEST), str(niceness())]
+        assert log.read_text().split() == [str(LOWEST), str(policy())]
     finally:
         runtime.close()

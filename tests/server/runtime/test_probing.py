@@ -1,5 +1,6 @@
 """Real processes, of a model of a few bytes; what they measure is compared in tests/system."""
 
+import itertools
 import logging
 import threading
 from collections.abc import Iterator
@@ -117,6 +118,55 @@ def test_a_question_that_nobody_asks_any_more_starts_no_process(
     monkeypatch.setattr("subprocess.Popen", None)
     assert waiting.run(1, PATIENCE_SECONDS) is None
     assert waiting.growth is None
+
+
+def entries(number: int) -> SessionSettings:
+    """Return settings of which every number is another question."""
+    return SessionSettings(config_entries={"session.dynamic_block_base": str(number)})
+
+
+def test_beside_traffic_the_next_process_waits_for_its_time(model_file: Path) -> None:
+    calls, seconds, looks = itertools.count(), [0.0], threading.Semaphore(0)
+
+    def count_calls() -> int:
+        looks.release()
+        return next(calls)
+
+    prober = Prober(cores=1, count_calls=count_calls, clock=lambda: seconds[0])
+    prober.ask(model_file, entries(1))
+    assert prober.wait_until_idle(PATIENCE_SECONDS), "the first waits for nothing"
+    second = prober.ask(model_file, entries(2))
+    for _ in range(4):
+        assert looks.acquire(timeout=PATIENCE_SECONDS)
+    assert second.growth is None
+    seconds[0] = 31.0
+    assert prober.wait_until_idle(PATIENCE_SECONDS)
+    prober.close()
+    assert second.growth is not None
+
+
+def test_without_traffic_nobody_waits(model_file: Path) -> None:
+    prober = Prober(cores=1, count_calls=lambda: 7, clock=lambda: 0.0)
+    probings = [prober.ask(model_file, entries(number)) for number in range(2)]
+    assert prober.wait_until_idle(PATIENCE_SECONDS)
+    prober.close()
+    assert all(probing.growth is not None for probing in probings)
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+def test_who_waits_for_a_pause_may_be_told_to_stop(model_file: Path, end: str) -> None:
+    calls = itertools.count()
+    prober = Prober(cores=1, count_calls=lambda: next(calls), clock=lambda: 0.0)
+    prober.ask(model_file, entries(1))
+    assert prober.wait_until_idle(PATIENCE_SECONDS)
+    second = prober.ask(model_file, entries(2))
+    if end == "cancel":
+        second.cancel()
+    else:
+        prober.close()
+    assert prober.wait_until_idle(PATIENCE_SECONDS)
+    prober.close()
+    assert second.growth is None
 
 
 def test_closing_ends_the_process_that_works_and_answers_nothing_more(model_file: Path) -> None:

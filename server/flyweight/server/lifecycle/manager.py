@@ -37,6 +37,7 @@ from flyweight.server.repository.scan import scan_repository
 from flyweight.server.runtime.ensemble import StepListener, StepRun
 from flyweight.server.runtime.headroom import read_headroom
 from flyweight.server.runtime.seam import RuntimeFactory
+from flyweight.server.runtime.spare import SpareTime
 from flyweight.server.survival import survive
 from flyweight.server.traffic.plan import TrafficFile
 
@@ -86,8 +87,10 @@ class Manager:
         factory: RuntimeFactory,
         observers: Sequence[Observer] = (),
         monotonic: Callable[[], float] = time.monotonic,
+        spare: SpareTime | None = None,
     ) -> None:
         self._settings = settings
+        self._spare = spare or SpareTime()
         self._stopping = threading.Event()
         self._work_now = threading.Event()
         self._watcher: Watch | None = None
@@ -264,6 +267,7 @@ class Manager:
         assert watcher is not None
         while not self._stopping.is_set():
             began = self._monotonic()
+            self._spare.look()
             survive("reading the repository", self._source.read, lambda _: None)
             self._work_now.set()
             is_new = watcher.follow(folders_of(self._settings.repository, self._source.scanned))
@@ -290,7 +294,8 @@ class Manager:
         is_guarded = self._settings.memory_guard and not source.is_ensemble
         # Who is served already must not feel that another comes; but what failed once may have starved.
         is_beside_traffic = self._has_started and bool(self._board.table.models)
-        gives_way = is_beside_traffic and not self._board.has_failed((source.model, source.variant))
+        has_failed = self._board.has_failed((source.model, source.variant))
+        gives_way = is_beside_traffic and not has_failed and self._spare.is_enough()
         with guard.admit(source) if is_guarded else nullcontext():
             return load_variant(
                 source, factory, self._settings.intra_op_threads, ensembles, gives_way=gives_way

@@ -37,15 +37,19 @@ class Place(NamedTuple):
 
 
 def read_inputs(
-    request: ModelInferRequest, regions: Regions | None = None, limits: TensorLimits = DEFAULT_LIMITS
+    request: ModelInferRequest,
+    raw: Sequence[Buffer],
+    regions: Regions | None = None,
+    limits: TensorLimits = DEFAULT_LIMITS,
 ) -> dict[str, Array]:
     """Return a request's inputs as arrays by name, in its order.
 
-    Raw numbers are not copied: their arrays are read-only views of the request. BF16 stays as it is
+    Raw numbers are not copied: their arrays are read-only views of `raw`. BF16 stays as it is
     (`flyweight.protos.tensors.BFLOAT16`), so that it passes for no other datatype.
 
     Args:
         request: the request.
+        raw: its raw contents.
         regions: where shared memory is registered; None when it is switched off.
         limits: what is too much.
 
@@ -56,7 +60,6 @@ def read_inputs(
     """
     # A slice of a repeated field is a list, made in half the time that iterating takes.
     specs = request.inputs[:]
-    raw: Sequence[Buffer] = request.raw_input_contents[:]
     for spec in specs:
         # Their number first, which is quick: most tensors have no parameters.
         if spec.parameters and _REGION in spec.parameters:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, TypeAlias
 
 from flyweight.protos.errors import FlyweightError
-from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
+from flyweight.protos.inference.grpc_service_pb2 import ModelInferResponse
 from flyweight.server.batching.job import GONE, TOO_LATE, Done, Job, Outcome
 from flyweight.server.caching import CacheKey, key_of
 from flyweight.server.errors import Cancelled, DeadlineExceeded, Draining, NotReady, QueueFull, TimedOut
@@ -17,7 +17,7 @@ from flyweight.server.rpc.border import attempt, failure_of
 from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS, Call, Failure, Reply
 from flyweight.server.rpc.choosing import choose_variant, fall_back, go_on_with
 from flyweight.server.rpc.inside import Inside
-from flyweight.server.rpc.messages import parse
+from flyweight.server.rpc.large import read_request
 from flyweight.server.rpc.parameters import InferOptions, read_options, sticky_key_of
 from flyweight.server.rpc.reading import read_inputs
 from flyweight.server.rpc.records import NOBODY, Answerer, Record, Rejection
@@ -66,6 +66,7 @@ class Request:
         "_key",
         "_message",
         "_options",
+        "_raw",
         "_record",
         "_reply",
         "_turn",
@@ -91,7 +92,7 @@ class Request:
         Raises:
             FlyweightError: whatever keeps it from being answered; `fail` is to follow.
         """
-        message: ModelInferRequest = parse(ModelInferRequest, body)
+        message, self._raw = read_request(body)
         self._message = message
         record, notes = self._record, self._call.notes
         record.answerer = notes.answerer = _known_model(self._inside.models.table, message.model_name)
@@ -150,7 +151,7 @@ class Request:
         message, record, inside = self._message, self._record, self._inside
         # The variant's outputs may be fewer than the session's: config.pbtxt can leave some out.
         wanted = wanted_outputs(message, inside.regions) or [spec.name for spec in variant.signature.outputs]
-        inputs = read_inputs(message, inside.regions, inside.limits)
+        inputs = read_inputs(message, self._raw, inside.regions, inside.limits)
         record.rows = variant.signature.check(inputs, wanted)
         decoded = self._decoded = inside.clock()
         record.decode_seconds = decoded - record.started

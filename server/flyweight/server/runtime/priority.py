@@ -5,13 +5,6 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
-
-# The lowest there is but for idleness (sched(7)). A load beside traffic takes what the traffic leaves: beside
-# half of what two processors can, p99 with swaps went from 2.5 times the steady one to 1.2, and a swap took
-# no longer. Who gave way and holds the interpreter's lock makes others wait only as long as runs, which do
-# not need the lock, keep every processor.
-_LOWEST: Final = 19
 
 
 class _Own(threading.local):
@@ -24,14 +17,20 @@ _own = _Own()
 
 
 def give_way() -> None:
-    """Lower this thread's priority for good (Linux): an ordinary user may not raise it again.
+    """Have this thread run only when nobody else wants its processor, for good (Linux, sched(7): SCHED_IDLE).
 
-    Threads that it starts are born with it. Elsewhere a priority is of the whole process, and left alone.
+    An ordinary user may not take that back. Threads that it starts are born with it. Elsewhere a priority is
+    of the whole process, and left alone.
+
+    Whoever wakes takes the processor from such a thread at once, where it waits for a tick of the kernel
+    (4 ms) to take it from a merely nice one: with loads at nice 19, p99 was no better than with none. But one
+    that holds the interpreter's lock, or the heap's, makes others wait until a processor is free; so nobody
+    should give way where none ever is (see `SpareTime`).
     """
     _own.gave_way = True
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
 def gave_way() -> bool:
