@@ -19,6 +19,7 @@ from flyweight.server.settings import (
     LogFormat,
     LogLevel,
     RequestLimits,
+    Transport,
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -82,6 +83,7 @@ SECTIONS: Final[Mapping[str, Sequence[str]]] = {
         "--max-connection-idle-seconds",
         "--max-connection-age-seconds",
         "--max-connection-age-grace-seconds",
+        "--transport",
         "--compression",
     ),
     "Logs": ("--log-format", "--log-level", "--access-log", "--trace-folder"),
@@ -266,6 +268,13 @@ connection_options = _all(
     _seconds(
         "--max-connection-age-grace-seconds",
         "How long calls may then go on; 0 for as long as they take.",
+    ),
+    click.option(
+        "--transport",
+        type=choice_of(Transport),
+        default=Transport.GRPCIO.value,
+        show_default=True,
+        help="What speaks gRPC: grpcio, or wire, which is faster and not complete yet: no TLS, no keepalive.",
     ),
     click.option(
         "--compression",

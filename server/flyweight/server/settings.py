@@ -60,6 +60,13 @@ class Compression(StrEnum):
     GZIP = "gzip"
 
 
+class Transport(StrEnum):
+    """What speaks gRPC: the library of that name, or this project's own HTTP/2."""
+
+    GRPCIO = "grpcio"
+    WIRE = "wire"
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
     """What connections may cost, and how long they are kept; gRFC A8 and A9 describe keepalive and age.
@@ -133,6 +140,7 @@ class ServerSettings:
     max_in_flight: int = 64
     max_running: int = 0
     threads: int = 0
+    transport: Transport = Transport.GRPCIO
     # Inline: a hop to another process costs more than a small model does.
     runtime: RuntimeKind = RuntimeKind.INLINE
     # Of onnxruntime, for every variant, in the place of what the repository says.

@@ -41,7 +41,7 @@ from flyweight.server.rpc.tallies import Tallies
 from flyweight.server.runtime.ensemble import StepListener
 from flyweight.server.runtime.fake import FakeRuntime
 from flyweight.server.security.clients import ClientLimits
-from flyweight.server.settings import ServerSettings
+from flyweight.server.settings import ServerSettings, Transport
 from flyweight.server.traffic import Plan, Reason
 
 Pick = TypeVar("Pick")
@@ -320,8 +320,10 @@ class Served:
         self.carrier.stop(0)
 
 
-@pytest.fixture
-def serve(build: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Served]]:
+@pytest.fixture(params=Transport)
+def serve(
+    request: pytest.FixtureRequest, build: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Served]]:
     # Tests stop many servers, and each would take this long to notice.
     monkeypatch.setattr(carrier_grpcio, "_LOOK_SECONDS", 0.02)
     running: list[Served] = []
@@ -330,6 +332,9 @@ def serve(build: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> Itera
         settings: ServerSettings = SETTINGS, *, methods: tuple[Method, ...] = (), **parts: Any
     ) -> Served:
         options = {name: parts.pop(name) for name in ("guard", "wording") if name in parts}
+        if settings.tls is not None and request.param is Transport.WIRE:
+            pytest.skip("the wire has no TLS yet")
+        settings = replace(settings, transport=request.param)
         running.append(Served(build(**parts), settings, methods, **options))
         return running[-1]
 

@@ -12,7 +12,7 @@ import trustme
 from flyweight.server.batching.scheduler import Scheduler
 from flyweight.server.errors import StartError
 from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
-from flyweight.server.settings import ServerSettings, TlsFiles
+from flyweight.server.settings import ServerSettings, TlsFiles, Transport
 
 PATIENCE_SECONDS = 30
 SERVICE = "/inference.GRPCInferenceService"
@@ -83,3 +83,9 @@ def test_tls_files_that_are_no_pem_are_named(tls: tuple[trustme.CA, TlsFiles]) -
         StartError, match=r"certificate .*server\.pem and the key .*server\.key.* cannot be used"
     ):
         carrier_of(replace(SETTINGS, tls=files)).bind()
+
+
+def test_the_wire_says_that_it_has_no_tls_yet(tls: tuple[trustme.CA, TlsFiles]) -> None:
+    settings = replace(SETTINGS, tls=tls[1], transport=Transport.WIRE)
+    with pytest.raises(StartError, match="--transport grpcio"):
+        carrier_of(settings).bind()

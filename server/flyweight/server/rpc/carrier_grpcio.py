@@ -16,14 +16,14 @@ from flyweight.server.rpc.arriving import Arriving
 from flyweight.server.rpc.border import answer, attempt, failure_of
 from flyweight.server.rpc.call import Call, Failure, Reply, Wording, as_it_is
 from flyweight.server.rpc.call_counts import CallCounts
-from flyweight.server.rpc.core import CoreCall, CoreServer
 from flyweight.server.rpc.core_stream import CoreStream
-from flyweight.server.rpc.listening import bind, channel_options
+from flyweight.server.rpc.listening import bind
 from flyweight.server.rpc.messages import sendable
 from flyweight.server.rpc.method import Deferred, Method, Streaming, Unary
 from flyweight.server.rpc.peers import peer_of
 from flyweight.server.rpc.slow import SLOW_CALL_THREADS
 from flyweight.server.rpc.stream_places import StreamPlaces
+from flyweight.server.rpc.transports import TransportCall, make_server
 from flyweight.server.security.callers import ANYBODY, Caller
 from flyweight.server.settings import ServerSettings
 from flyweight.server.survival import survive
@@ -101,20 +101,20 @@ class GrpcioCarrier:
         self._settings = settings
         self._methods: Mapping[str, Method] = {method.path: method for method in methods}
         self.counts = CallCounts(self._methods)
-        self._arriving: Arriving[CoreCall] = Arriving(settings.max_in_flight)
+        self._arriving: Arriving[TransportCall] = Arriving(settings.max_in_flight)
         self._places = StreamPlaces(settings.connections.max_streams)
         self._runs = runs
         self._guard = guard
         self._wording = wording
         self._access_log = access_log
-        self._server = CoreServer(channel_options(settings), self._accept)
+        self._server = make_server(settings, self._accept)
         self._thread = threading.Thread(target=self._serve, name="rpc", daemon=True)
         self._slow_pool = ThreadPoolExecutor(SLOW_CALL_THREADS, "rpc-slow")
         self._is_bound = self._is_holding = self._is_cutting = self._is_cut = False
         self._looked_seconds = 0.0
         self._rest: Callable[[], None] | None = None
         self._changed = threading.Condition()
-        self._open: set[CoreCall] = set()
+        self._open: set[TransportCall] = set()
 
     def bind(self) -> int:
         """Take the port, without answering on it yet, and return its number.
@@ -197,7 +197,7 @@ class GrpcioCarrier:
 
     # --- a call ---
 
-    def _accept(self, core: CoreCall) -> None:
+    def _accept(self, core: TransportCall) -> None:
         """Begin to answer a call."""
         with self._changed:
             self._open.add(core)
@@ -224,7 +224,7 @@ class GrpcioCarrier:
             self._arriving.begin(core)
             core.read(lambda body: self._answer(method, core, call, body))
 
-    def _log_end(self, core: CoreCall, call: Call) -> None:
+    def _log_end(self, core: TransportCall, call: Call) -> None:
         began = time.monotonic()
 
         def write() -> None:
@@ -233,13 +233,13 @@ class GrpcioCarrier:
 
         core.on_over(write)
 
-    def _leave(self, core: CoreCall) -> None:
+    def _leave(self, core: TransportCall) -> None:
         self.counts.add(core.path, core.code)
         with self._changed:
             self._open.discard(core)
             self._changed.notify_all()
 
-    def _answer(self, method: Unary | Deferred, core: CoreCall, call: Call, body: bytes | None) -> None:
+    def _answer(self, method: Unary | Deferred, core: TransportCall, call: Call, body: bytes | None) -> None:
         """Have a method with one answer answered, where its way says."""
         is_wanted = self._arriving.end(core)
         if self._is_holding or not is_wanted:
@@ -257,7 +257,7 @@ class GrpcioCarrier:
         else:
             reply(answer(method.handler, body, call))
 
-    def _reply_to(self, core: CoreCall) -> Reply:
+    def _reply_to(self, core: TransportCall) -> Reply:
         def reply(result: bytes | Failure) -> None:
             if isinstance(result, Failure):
                 core.end(self._wording(result))
@@ -266,7 +266,7 @@ class GrpcioCarrier:
 
         return reply
 
-    def _open_stream(self, method: Streaming, core: CoreCall, call: Call) -> None:
+    def _open_stream(self, method: Streaming, core: TransportCall, call: Call) -> None:
         refused = attempt(lambda: self._places.enter(core.path))
         if refused is not None:
             core.end(self._wording(refused))
@@ -281,7 +281,7 @@ class GrpcioCarrier:
         stream.read()
 
 
-def _call_of(core: CoreCall) -> Call:
+def _call_of(core: TransportCall) -> Call:
     return Call(
         deadline_monotonic=core.deadline_monotonic(),
         metadata=core.metadata,

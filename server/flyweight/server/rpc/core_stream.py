@@ -7,7 +7,7 @@ from typing import Final
 
 from flyweight.server.rpc.border import attempt
 from flyweight.server.rpc.call import Failure, StreamReader, Wording
-from flyweight.server.rpc.core import CoreCall
+from flyweight.server.rpc.transports import TransportCall
 
 # Messages that wait for a caller who does not read before no more is read of what that caller sends: the
 # answers to a batch.
@@ -21,7 +21,7 @@ class CoreStream:
     holds no more memory than that and what is under way.
     """
 
-    def __init__(self, call: CoreCall, wording: Wording) -> None:
+    def __init__(self, call: TransportCall, wording: Wording) -> None:
         self._call = call
         self._wording = wording
         self._reader: StreamReader | None = None

@@ -59,6 +59,11 @@ def bind(server: Listener, settings: ServerSettings) -> int:
     return number
 
 
+def most_streams(settings: ServerSettings) -> int:
+    """Return how many calls one connection may have open."""
+    return settings.max_in_flight + _SPARE_STREAMS
+
+
 def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
     """Return grpc core's channel arguments for a server of these settings."""
     return [
@@ -68,7 +73,7 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         # A response is as large as the model makes it; refusing it after the work is done helps nobody.
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", settings.max_in_flight + _SPARE_STREAMS),
+        ("grpc.max_concurrent_streams", most_streams(settings)),
         *_connection_options(settings.connections),
     ]
 

@@ -1,0 +1,22 @@
+"""What brings calls over the network: gRPC's core, or the wire."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from flyweight.server.rpc.core import CoreCall, CoreServer
+from flyweight.server.rpc.listening import channel_options, most_streams
+from flyweight.server.settings import ServerSettings, Transport
+from flyweight.server.wire.call import WireCall
+from flyweight.server.wire.connection import Limits
+from flyweight.server.wire.server import WireServer
+
+TransportCall: TypeAlias = CoreCall | WireCall
+TransportServer: TypeAlias = CoreServer | WireServer
+
+
+def make_server(settings: ServerSettings, on_call: Callable[[TransportCall], None]) -> TransportServer:
+    """Return a server of the transport that the settings name, not bound yet."""
+    if settings.transport is Transport.WIRE:
+        limits = Limits(most_streams(settings), settings.connections.max_metadata_bytes)
+        return WireServer(limits, settings.max_message_bytes, on_call)
+    return CoreServer(channel_options(settings), on_call)

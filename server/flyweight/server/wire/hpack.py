@@ -1,0 +1,243 @@
+"""Header blocks (RFC 7541): read with the whole state of a connection, written with none.
+
+What gRPC clients send repeats from call to call, byte for byte. A block that changed nothing in the table
+means the same when it comes again while the table stays as it is, so its bytes are a key.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from hpack.table import HeaderTable
+
+from flyweight.server.wire.frames import ConnectionFault, ErrorCode
+from flyweight.server.wire.huffman import HuffmanFault
+from flyweight.server.wire.huffman import decode as huffman_decode
+
+Pair = tuple[bytes, bytes]
+
+# Section 2.3.1 and appendix A; the first index is 1.
+_STATIC: Final[tuple[Pair, ...]] = ((b"", b""), *HeaderTable.STATIC_TABLE)
+_FIRST_DYNAMIC: Final = len(_STATIC)
+# Section 4.1: what an entry costs beyond its bytes.
+_ENTRY_BYTES: Final = 32
+# RFC 9113, section 6.5.2: the size that both ends start with.
+DEFAULT_TABLE_BYTES: Final = 4096
+# An integer of more bytes than these is beyond everything that is counted here (section 5.1).
+_MOST_INTEGER_BYTES: Final = 5
+# A stock client's block has 20 to 300 bytes. The fewest kinds of calls that a connection mixes, many times.
+_MOST_KNOWN_BLOCKS: Final = 64
+_LONGEST_KNOWN_BLOCK: Final = 1024
+
+_INDEXED, _INCREMENTAL, _RESIZE = 0x80, 0x40, 0x20
+
+
+def _fault(sentence: str) -> ConnectionFault:
+    # RFC 9113, section 4.3: a block that cannot be read ends the connection, for the table is unknown then.
+    return ConnectionFault(ErrorCode.COMPRESSION_ERROR, sentence)
+
+
+class Block:
+    """A header block that was read.
+
+    Attributes:
+        pairs: names and values in order; those beyond the limit are left out.
+        size: bytes as RFC 9113, section 6.5.2 counts them (MAX_HEADER_LIST_SIZE), of all.
+        meaning: whatever its reader made of it; a block that comes again is the same object.
+    """
+
+    __slots__ = ("meaning", "pairs", "size")
+
+    def __init__(self, pairs: tuple[Pair, ...], size: int) -> None:
+        self.pairs = pairs
+        self.size = size
+        self.meaning: object = None
+
+
+class Decoder:
+    """Reads the header blocks of one connection, in order.
+
+    Args:
+        most_bytes: of a block's list, as RFC 9113, section 6.5.2 counts them; the rest is read and left out.
+        table_bytes: what our SETTINGS_HEADER_TABLE_SIZE says.
+    """
+
+    def __init__(self, most_bytes: int, table_bytes: int = DEFAULT_TABLE_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._most_table_bytes = self._table_limit = table_bytes
+        # The newest is last.
+        self._table: list[Pair] = []
+        self._table_bytes = 0
+        self._has_changed = False
+        self._known: dict[bytes, Block] = {}
+
+    def decode(self, octets: bytes) -> Block:
+        """Read a block.
+
+        Raises:
+            ConnectionFault: it cannot be read.
+        """
+        known = self._known.get(octets)
+        if known is not None:
+            return known
+        self._has_changed = False
+        try:
+            block = self._read(octets)
+        except IndexError:
+            raise _fault("A header block ends within a field, or names an entry that is not there.") from None
+        except HuffmanFault as error:
+            raise _fault(str(error)) from None
+        if self._has_changed:
+            self._known.clear()
+        elif len(octets) <= _LONGEST_KNOWN_BLOCK:
+            if len(self._known) >= _MOST_KNOWN_BLOCKS:
+                self._known.clear()
+            self._known[octets] = block
+        return block
+
+    def _read(self, octets: bytes) -> Block:
+        pairs: list[Pair] = []
+        at, end, size, most = 0, len(octets), 0, self._most_bytes
+        while at < end:
+            first = octets[at]
+            if first & _INDEXED:
+                index = first & 0x7F
+                at += 1
+                if index == 0x7F:
+                    index, at = _read_integer(octets, at, index)
+                pair = self._entry(index)
+            elif first & _INCREMENTAL:
+                pair, at = self._read_literal(octets, at, 0x3F)
+                self._insert(pair)
+            elif first & _RESIZE:
+                # Section 4.2: only before the first field.
+                if pairs:
+                    raise _fault("A header block changes the table's size after its first field.")
+                at = self._resize(octets, at)
+                continue
+            else:
+                pair, at = self._read_literal(octets, at, 0x0F)
+            size += len(pair[0]) + len(pair[1]) + _ENTRY_BYTES
+            if size <= most:
+                pairs.append(pair)
+        return Block(tuple(pairs), size)
+
+    def _entry(self, index: int) -> Pair:
+        """Return the pair at an index (section 2.3.3)."""
+        if 0 < index < _FIRST_DYNAMIC:
+            return _STATIC[index]
+        behind = index - _FIRST_DYNAMIC + 1
+        if not 0 < behind <= len(self._table):
+            raise _fault(f"A header block names entry {index}, which is not there.")
+        return self._table[-behind]
+
+    def _read_literal(self, octets: bytes, at: int, mask: int) -> tuple[Pair, int]:
+        """Read a literal field (section 6.2) whose first byte has its name's index under `mask`."""
+        index = octets[at] & mask
+        at += 1
+        if index == mask:
+            index, at = _read_integer(octets, at, index)
+        if index:
+            name = self._entry(index)[0]
+        else:
+            name, at = _read_string(octets, at)
+        value, at = _read_string(octets, at)
+        return (name, value), at
+
+    def _resize(self, octets: bytes, at: int) -> int:
+        """Take the table's size as the other end now has it (section 6.3)."""
+        size = octets[at] & 0x1F
+        at += 1
+        if size == 0x1F:
+            size, at = _read_integer(octets, at, size)
+        if size > self._most_table_bytes:
+            raise _fault(
+                f"A header table of {size} bytes is larger than the {self._most_table_bytes} agreed on."
+            )
+        self._has_changed = True
+        self._table_limit = size
+        self._evict(0)
+        return at
+
+    def _insert(self, pair: Pair) -> None:
+        """Add an entry (section 4.4): what is larger than the table empties it."""
+        size = len(pair[0]) + len(pair[1]) + _ENTRY_BYTES
+        self._has_changed = True
+        self._evict(size)
+        if size <= self._table_limit:
+            self._table.append(pair)
+            self._table_bytes += size
+
+    def _evict(self, coming_bytes: int) -> None:
+        """Drop the oldest entries until there is room for `coming_bytes` (section 4.3)."""
+        number = 0
+        while self._table_bytes + coming_bytes > self._table_limit and number < len(self._table):
+            name, value = self._table[number]
+            self._table_bytes -= len(name) + len(value) + _ENTRY_BYTES
+            number += 1
+        del self._table[:number]
+
+
+def _read_integer(octets: bytes, at: int, prefix: int) -> tuple[int, int]:
+    """Read the rest of an integer whose prefix is full (section 5.1)."""
+    value, shift = prefix, 0
+    for _ in range(_MOST_INTEGER_BYTES):
+        octet = octets[at]
+        at += 1
+        value += (octet & 0x7F) << shift
+        if not octet & 0x80:
+            return value, at
+        shift += 7
+    raise _fault("A header block has an integer of more than five bytes.")
+
+
+def _read_string(octets: bytes, at: int) -> tuple[bytes, int]:
+    """Read a string literal (section 5.2)."""
+    first = octets[at]
+    length = first & 0x7F
+    at += 1
+    if length == 0x7F:
+        length, at = _read_integer(octets, at, length)
+    end = at + length
+    if end > len(octets):
+        raise _fault("A header string is longer than its block.")
+    text = octets[at:end]
+    return (huffman_decode(text) if first & 0x80 else text), end
+
+
+def encode(pairs: Iterable[Pair]) -> bytes:
+    """Write a block of literals that enter no table (section 6.2.2), so that its bytes never change.
+
+    A pair of the static table is its index (section 6.1). Names have to be lower case.
+    """
+    parts: list[bytes] = []
+    for name, value in pairs:
+        whole = _WHOLE.get((name, value))
+        if whole is not None:
+            parts.append(_integer(whole, 7, _INDEXED))
+            continue
+        index = _NAMED.get(name)
+        parts.append(b"\x00" + _string(name) if index is None else _integer(index, 4, 0))
+        parts.append(_string(value))
+    return b"".join(parts)
+
+
+_WHOLE: Final = {pair: index for index, pair in enumerate(_STATIC) if pair[1]}
+_NAMED: Final = {pair[0]: index for index, pair in reversed([*enumerate(_STATIC)]) if index}
+
+
+def _integer(value: int, prefix_bits: int, flags: int) -> bytes:
+    """Write an integer (section 5.1)."""
+    full = (1 << prefix_bits) - 1
+    if value < full:
+        return bytes((flags | value,))
+    octets = bytearray((flags | full,))
+    value -= full
+    while value > 0x7F:
+        octets.append(0x80 | value & 0x7F)
+        value >>= 7
+    octets.append(value)
+    return bytes(octets)
+
+
+def _string(text: bytes) -> bytes:
+    return _integer(len(text), 7, 0) + text

@@ -1,0 +1,174 @@
+"""The port: real sockets, and a loop that the test turns itself."""
+
+import contextlib
+import gc
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flyweight.server.wire.connection import Limits
+from flyweight.server.wire.frames import PREFACE, Kind, frame, settings
+from flyweight.server.wire.heads import framed
+from flyweight.server.wire.hpack import encode
+from flyweight.server.wire.server import WireServer
+
+if TYPE_CHECKING:
+    from flyweight.server.wire.call import WireCall
+
+PATIENCE_SECONDS = 20.0
+HEADERS = encode([(b":method", b"POST"), (b":path", b"/s/M"), (b"content-type", b"application/grpc")])
+ASK = frame(Kind.HEADERS, 4, 1, HEADERS) + frame(Kind.DATA, 1, 1, framed(b"question"))
+
+
+def open_files() -> int:
+    # What others left to the collector must not go while this counts.
+    gc.collect()
+    gc.disable()
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+@pytest.fixture(autouse=True)
+def collecting() -> Iterator[None]:
+    yield
+    gc.enable()
+
+
+class Port:
+    """A server whose calls are gathered, and which lives while somebody waits for something."""
+
+    def __init__(self) -> None:
+        self.calls: list[WireCall] = []
+        self.server = WireServer(Limits(), 1 << 20, self.calls.append)
+        self.number = self.server.add_insecure_port("127.0.0.1:0")
+        self.server.start()
+
+    def live_until(self, condition: Callable[[], object]) -> None:
+        ends = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            assert time.monotonic() < ends
+            self.server.take(time.monotonic() + 0.05)
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.number), PATIENCE_SECONDS)
+        sock.sendall(PREFACE + settings({}))
+        return sock
+
+    def close(self) -> None:
+        self.server.shut_down()
+        while self.server.take(None) is not None:
+            pass
+
+
+@pytest.fixture
+def port() -> Iterator[Port]:
+    port = Port()
+    yield port
+    port.close()
+
+
+def received(sock: socket.socket, what: bytes) -> Callable[[], bool]:
+    """Return a condition that what comes out of a socket has these bytes in it."""
+    sock.settimeout(0.01)
+    found = bytearray()
+
+    def look() -> bool:
+        with contextlib.suppress(TimeoutError):
+            found.extend(sock.recv(1 << 16))
+        return what in found
+
+    return look
+
+
+def test_an_answer_may_come_from_another_thread(port: Port) -> None:
+    with port.connect() as sock:
+        sock.sendall(ASK)
+        port.live_until(lambda: port.calls)
+        (call,) = port.calls
+        assert call.peer() == f"ipv4:127.0.0.1:{sock.getsockname()[1]}"
+        answering = threading.Thread(target=lambda: call.answer(b"answer"))
+        answering.start()
+        port.live_until(received(sock, framed(b"answer")))
+        answering.join(PATIENCE_SECONDS)
+
+
+def test_whoever_answers_wakes_the_loop(port: Port) -> None:
+    with port.connect() as sock:
+        sock.sendall(ASK)
+        port.live_until(lambda: port.calls)
+        threading.Timer(0.1, lambda: port.calls[0].answer(b"answer")).start()
+        began = time.monotonic()
+        while port.server.take(began + PATIENCE_SECONDS) and not received(sock, framed(b"answer"))():
+            assert time.monotonic() - began < PATIENCE_SECONDS
+        assert time.monotonic() - began < PATIENCE_SECONDS / 2
+
+
+def test_a_client_that_goes_away_ends_its_calls(port: Port) -> None:
+    over: list[bool] = []
+    with port.connect() as sock:
+        sock.sendall(ASK)
+        port.live_until(lambda: port.calls)
+        port.calls[0].on_over(lambda: over.append(True))
+    port.live_until(lambda: over)
+    port.calls[0].answer(b"nobody hears it")
+    with port.connect() as sock:
+        sock.sendall(ASK)
+        port.live_until(lambda: len(port.calls) > 1)
+
+
+@pytest.mark.parametrize("octets", [b"GET / HTTP/1.1\r\n\r\n", bytes(100), PREFACE + b"\xff" * 300])
+def test_garbage_ends_its_connection_and_no_other(port: Port, octets: bytes) -> None:
+    with port.connect() as good, socket.create_connection(("127.0.0.1", port.number)) as bad:
+        bad.sendall(octets)
+        port.live_until(received(bad, b"\x07\x00\x00\x00\x00\x00"))
+        good.sendall(ASK)
+        port.live_until(lambda: port.calls)
+        port.calls[0].answer(b"answer")
+        port.live_until(received(good, framed(b"answer")))
+
+
+def test_a_large_answer_waits_for_whoever_reads_it(port: Port) -> None:
+    with port.connect() as sock:
+        sock.sendall(frame(Kind.WINDOW_UPDATE, 0, 0, (1 << 30).to_bytes(4, "big")))
+        sock.sendall(settings({4: (1 << 31) - 1}) + ASK)  # type: ignore[dict-item]
+        port.live_until(lambda: port.calls)
+        port.calls[0].answer(b"a" * (8 << 20) + b"the end")
+        port.live_until(received(sock, b"the end"))
+
+
+def test_thousands_of_connections_that_come_and_go_leave_nothing(port: Port) -> None:
+    files = open_files()
+    for _ in range(100):
+        socks = [port.connect() for _ in range(20)]
+        for sock in socks:
+            sock.close()
+        port.server.take(None)
+    port.live_until(lambda: not port.server._sockets)
+    assert open_files() == files
+
+
+def test_a_server_that_is_shut_down_gives_everything_back() -> None:
+    files = open_files()
+    _live_and_end()
+    assert len([*Path("/proc/self/fd").iterdir()]) == files, "without the collector's help"
+
+
+def _live_and_end() -> None:
+    port = Port()
+    with port.connect() as sock:
+        sock.sendall(ASK)
+        port.live_until(lambda: port.calls)
+        port.close()
+        assert not port.calls[0].is_active()
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", port.number))
+
+
+def test_an_address_that_is_taken_is_told(port: Port) -> None:
+    other = WireServer(Limits(), 1, lambda _: None)
+    with pytest.raises(RuntimeError, match=f"127.0.0.1:{port.number} cannot be listened on"):
+        other.add_insecure_port(f"127.0.0.1:{port.number}")
