@@ -228,6 +228,25 @@ def test_messages_that_cannot_be_taken_end_the_call(home: Home, octets: bytes, s
     assert (int(headers["grpc-status"]), call.code) == (status, status)
 
 
+def test_a_stream_that_began_is_refused_by_trailers_alone(home: Home) -> None:
+    call = home.open()
+    call.begin(lambda _: None)
+    assert home.answers()[0] == {":status": "200", "content-type": "application/grpc"}
+    home.send(b"\7" + framed(b"x")[1:] + framed(b"y"))
+    assert read_all(call) == [None]
+    headers, _, _ = home.answers()
+    assert sorted(headers) == ["grpc-message", "grpc-status"]
+
+
+def test_a_large_message_is_gathered_frame_by_frame(home: Home) -> None:
+    home.most_message_bytes = 64 << 20
+    found = read_all(home.open())
+    octets = framed(bytes(48 << 20))
+    for at in range(0, len(octets), 16_384):
+        home.send(octets[at : at + 16_384])
+    assert [len(body or b"") for body in found] == [48 << 20]
+
+
 def test_a_message_that_is_cut_ends_the_call(home: Home) -> None:
     read_all(home.open())
     home.send(framed(b"x")[:4], ends=True)

@@ -2,6 +2,8 @@
 
 import contextlib
 import gc
+import os
+import resource
 import socket
 import threading
 import time
@@ -51,7 +53,7 @@ class Port:
         ends = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert time.monotonic() < ends
-            self.server.take(time.monotonic() + 0.05)
+            self.server.take(time.monotonic() + 0.005)
 
     def connect(self) -> socket.socket:
         sock = socket.create_connection(("127.0.0.1", self.number), PATIENCE_SECONDS)
@@ -78,7 +80,7 @@ def received(sock: socket.socket, what: bytes) -> Callable[[], bool]:
 
     def look() -> bool:
         with contextlib.suppress(TimeoutError):
-            found.extend(sock.recv(1 << 16))
+            found.extend(sock.recv(1 << 20))
         return what in found
 
     return look
@@ -166,6 +168,23 @@ def _live_and_end() -> None:
         assert not port.calls[0].is_active()
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", port.number))
+
+
+def test_without_a_file_for_it_a_connection_waits(port: Port, caplog: pytest.LogCaptureFixture) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with port.connect() as sock:
+        sock.sendall(ASK)
+        highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+        spare = [os.open("/dev/null", os.O_RDONLY) for _ in range(highest)]
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(spare) + 1, hard))
+            port.live_until(lambda: "could not be accepted yet" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for number in spare:
+                os.close(number)
+        assert len(caplog.records) < 20, "not asked for at once"
+        port.live_until(lambda: port.calls)
 
 
 def test_an_address_that_is_taken_is_told(port: Port) -> None:

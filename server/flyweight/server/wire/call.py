@@ -48,6 +48,7 @@ class WireCall:
         "_code",
         "_connection",
         "_deadline",
+        "_has_begun",
         "_head",
         "_home",
         "_is_ended",
@@ -55,6 +56,7 @@ class WireCall:
         "_is_handing",
         "_is_over",
         "_messages",
+        "_needed_bytes",
         "_on_message",
         "_on_over",
         "_partial",
@@ -76,11 +78,12 @@ class WireCall:
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._code: Code | None = None
         self._is_over = self._is_half_closed = self._is_ended = self._is_handing = False
+        self._has_begun = False
         self._on_over: list[Callable[[], None]] = []
         self._on_message: _OnMessage | None = None
         self._messages: deque[bytes] = deque()
-        self._partial = b""
-        self._unread_bytes = self._withheld_bytes = 0
+        self._partial = bytearray()
+        self._needed_bytes = self._unread_bytes = self._withheld_bytes = 0
 
     # --- as a call of the core ---
 
@@ -132,6 +135,7 @@ class WireCall:
         """Send the headers of an answer of several messages; tell `on_begun` whether the call still is."""
 
         def begin() -> None:
+            self._has_begun = True
             self._connection.send_headers(self._stream, HEADERS)
             on_begun(not self._is_over)
 
@@ -148,14 +152,14 @@ class WireCall:
 
         self._home.do(send)
 
-    def end(self, failure: Failure | None, *, begun: bool = False) -> None:
-        """End a call with a status and no message; `begun` says that headers were sent."""
+    def end(self, failure: Failure | None, *, begun: bool = False) -> None:  # noqa: ARG002 - known here
+        """End a call with a status and no message; `begun` says that headers were sent, to the core."""
         self.count_as(Code.OK if failure is None else failure.code)
 
         def end() -> None:
             if not self._is_ended:
                 self._is_ended = True
-                self._connection.send_trailers(self._stream, trailers_of(failure, begun=begun))
+                self._connection.send_trailers(self._stream, trailers_of(failure, begun=self._has_begun))
 
         self._home.do(end)
 
@@ -168,8 +172,14 @@ class WireCall:
             self._withheld_bytes += size
         else:
             self._connection.give_back(self._stream, size)
-        octets = self._partial + bytes(payload) if self._partial else bytes(payload)
-        at = 0
+        if self._partial:
+            self._partial += payload
+            if len(self._partial) < self._needed_bytes:
+                return
+            octets, self._partial = bytes(self._partial), bytearray()
+        else:
+            octets = bytes(payload)
+        at, needed = 0, PREFIX_BYTES
         while len(octets) - at >= PREFIX_BYTES:
             length = int.from_bytes(octets[at + 1 : at + PREFIX_BYTES], "big")
             if length > self._home.most_message_bytes:
@@ -177,10 +187,15 @@ class WireCall:
                 return
             following = at + PREFIX_BYTES + length
             if following > len(octets):
+                needed += length
                 break
             self._take(octets[at], octets[at + PREFIX_BYTES : following])
+            if self._is_ended:
+                return
             at = following
-        self._partial = octets[at:]
+        if at < len(octets):
+            # Gathered in place: what has come of a message is not copied again with each frame of it.
+            self._partial, self._needed_bytes = bytearray(octets[at:]), needed
         self._hand_over()
 
     def on_end(self) -> None:
@@ -198,7 +213,7 @@ class WireCall:
         self.count_as(Code.DEADLINE_EXCEEDED if self._is_late() else Code.CANCELLED)
         self._is_half_closed = True
         self._messages.clear()
-        self._partial = b""
+        self._partial = bytearray()
         self._hand_over()
         callbacks, self._on_over = self._on_over, []
         for callback in callbacks:
@@ -234,7 +249,7 @@ class WireCall:
 
     def _refuse(self, failure: Failure) -> None:
         self._messages.clear()
-        self._partial = b""
+        self._partial = bytearray()
         self.end(failure)
 
     def _hand_over(self) -> None:

@@ -112,7 +112,7 @@ class WireServer:
         self._jobs: deque[tuple[_Socket, Callable[[], None]]] = deque()
         self._thread = 0
         self._is_asleep = False
-        self._is_stopping = False
+        self._is_stopping = self._is_deaf = False
         self._sweep_at = 0.0
 
     def add_insecure_port(self, address: str) -> int:
@@ -205,7 +205,8 @@ class WireServer:
         """Close the port and cut every call; `take` goes on until all is over."""
         self._is_stopping = True
         if self._listener is not None:
-            self._poll.unregister(self._listener.fileno())
+            if not self._is_deaf:
+                self._poll.unregister(self._listener.fileno())
             self._listener.close()
         for one in [*self._sockets.values()]:
             one.connection.close(ErrorCode.NO_ERROR)
@@ -231,8 +232,13 @@ class WireServer:
                 sock, _ = self._listener.accept()
             except BlockingIOError:
                 return
+            except ConnectionError:
+                continue
             except OSError as error:
-                _log.warning("A connection could not be accepted: %s.", error.strerror)
+                # No file is left for it, most likely: it waits in the kernel, and is not asked for at once.
+                _log.warning("A connection could not be accepted yet: %s.", error.strerror)
+                self._poll.unregister(self._listener.fileno())
+                self._is_deaf = True
                 return
             sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -299,6 +305,9 @@ class WireServer:
         one.connection.abandon()
 
     def _sweep(self, now: float) -> None:
+        if self._is_deaf and self._listener is not None and not self._is_stopping:
+            self._is_deaf = False
+            self._poll.register(self._listener.fileno(), select.EPOLLIN)
         for one in [*self._sockets.values()]:
             for stream in [*one.connection.streams.values()]:
                 if isinstance(stream.listener, WireCall):
