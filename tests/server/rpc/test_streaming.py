@@ -265,8 +265,8 @@ def test_a_caller_who_does_not_read_is_not_read_either(
     sender, stream = opened(served, *requests)
     sender.half_close()
     answered = poll_steady(lambda: len(served.bench.notebook.records))
-    # A few more are on their way: in the core's hands, and in the client's.
-    assert answered <= core_stream._MOST_UNSENT + streaming._MOST_UNDER_WAY + 16
+    # More are on their way, in the kernel's buffers and the client's, which grow to some megabytes.
+    assert answered <= core_stream._MOST_UNSENT + streaming._MOST_UNDER_WAY + 64
     assert ids(stream, 400) == [str(place) for place in range(400)]
 
 
