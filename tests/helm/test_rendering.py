@@ -148,6 +148,7 @@ def test_every_option_of_the_server_is_a_value_or_left_out_for_a_reason(render, 
         "-h": "help",
         "--watch": "polling stays beside it",
         "--shared-memory": "pods share no /dev/shm with their callers",
+        "--transport": "the wire is not complete",
     }
     rendered = " ".join(
         container(render(*claim, "--set", "server.sessionEntries.a=b,tls.clientCertificates=true"))["args"]
