@@ -288,7 +288,18 @@ def test_a_call_whose_time_is_over_ends(home: Home) -> None:
     assert call.is_active()
     call.expire(deadline)
     assert not call.is_active()
-    assert (call.code, home.answers()[2]) == (Code.DEADLINE_EXCEEDED, [ErrorCode.CANCEL])
+    headers, _, _ = home.answers()
+    assert (call.code, headers["grpc-status"]) == (Code.DEADLINE_EXCEEDED, "4")
+
+
+def test_a_call_whose_time_is_over_does_not_wait_for_who_does_not_read(home: Home) -> None:
+    call = home.open(grpc_timeout="1S")
+    call.begin(lambda _: None)
+    call.send(bytes(100_000), lambda _: None)
+    deadline = call.deadline_monotonic()
+    assert deadline is not None
+    call.expire(deadline)
+    assert (call.is_active(), home.answers()[2]) == (False, [ErrorCode.CANCEL])
 
 
 @given(st.text())

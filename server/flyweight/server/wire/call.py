@@ -226,7 +226,11 @@ class WireCall:
         """End the call if its time is over."""
         if self._deadline is not None and now >= self._deadline and not self._is_ended:
             self.count_as(Code.DEADLINE_EXCEEDED)
-            self._connection.reset(self._stream.number, ErrorCode.CANCEL)
+            if self._stream.unsent:
+                # The status would wait behind what the caller does not read.
+                self._connection.reset(self._stream.number, ErrorCode.CANCEL)
+            else:
+                self.end(Failure(Code.DEADLINE_EXCEEDED, "The call's deadline is over."))
 
     def refuse_as_http(self, status: int) -> None:
         """Answer what is no gRPC call."""
