@@ -149,7 +149,7 @@ def test_thousands_of_connections_that_come_and_go_leave_nothing(port: Port) -> 
         for sock in socks:
             sock.close()
         port.server.take(None)
-    port.live_until(lambda: not port.server._sockets)
+    port.live_until(lambda: not port.server._links)
     assert open_files() == files
 
 

@@ -40,6 +40,10 @@ class Home(Protocol):
         """Return the address of the other end as gRPC writes it."""
         ...
 
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """Return the properties of the connection's credentials, as `grpc.ServicerContext` does."""
+        ...
+
 
 class WireCall:
     """One call. What answers it may be called by any thread; all else is for the loop's."""
@@ -114,8 +118,8 @@ class WireCall:
         return self._home.peer()
 
     def auth_context(self) -> dict[str, list[bytes]]:
-        """Return the properties of the connection's credentials: none without TLS."""
-        return {}
+        """Return the properties of the connection's credentials, as `grpc.ServicerContext` does."""
+        return self._home.auth_context()
 
     def read(self, on_message: _OnMessage) -> None:
         """Have the next message given to `on_message`, or None when the caller sends no more."""

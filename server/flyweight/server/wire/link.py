@@ -1,0 +1,161 @@
+"""One client's connection: its socket, the HTTP/2 spoken on it, and the calls that come of that."""
+
+import select
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from flyweight.server.survival import survive
+from flyweight.server.wire.call import WireCall
+from flyweight.server.wire.channel import Channel
+from flyweight.server.wire.connection import Connection, Limits, Stream
+from flyweight.server.wire.heads import head_of
+from flyweight.server.wire.hpack import Block
+
+# What a link is told of while it has nothing to send.
+READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
+
+
+class Port(Protocol):
+    """What a link needs of the server that it belongs to."""
+
+    limits: Limits
+    most_message_bytes: int
+
+    def on_call(self, call: WireCall, /) -> None:
+        """Take a new call."""
+        ...
+
+    def do(self, link: "Link", job: Callable[[], None]) -> None:
+        """Have a job done by the loop's thread, and what it leads to sent."""
+        ...
+
+    def mark(self, link: "Link") -> None:
+        """Have what is to be sent sent before the loop waits again."""
+        ...
+
+    def watch(self, link: "Link", events: int) -> None:
+        """Have the link told of these events of its socket (select.EPOLL*) from now on."""
+        ...
+
+    def forget(self, link: "Link") -> None:
+        """Note that the link is closing its socket."""
+        ...
+
+
+class Link:
+    """One connection. For the loop's thread."""
+
+    __slots__ = (
+        "_channel",
+        "_is_blocked",
+        "_is_open",
+        "_port",
+        "_unsent",
+        "connection",
+        "is_marked",
+        "most_message_bytes",
+        "number",
+    )
+
+    def __init__(self, port: Port, channel: Channel) -> None:
+        self._port = port
+        self._channel = channel
+        self.number = channel.fileno()
+        self.most_message_bytes = port.most_message_bytes
+        self.connection = Connection(port.limits, self._accept)
+        self._unsent = b""
+        self._is_open = True
+        self._is_blocked = False
+        # Whether the server knows that there may be something to send.
+        self.is_marked = False
+
+    # --- what calls need of it ---
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Have a job done by the loop's thread: at once, if that is who asks."""
+        self._port.do(self, job)
+
+    def peer(self) -> str:
+        """Return the address of the other end as gRPC writes it."""
+        return self._channel.peer()
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """Return the properties of the connection's credentials, as `grpc.ServicerContext` does."""
+        return self._channel.auth_context()
+
+    def _accept(self, stream: Stream, block: Block) -> None:
+        head = head_of(block, self._port.limits.max_header_bytes)
+        call = stream.listener = WireCall(self, self.connection, stream, head)
+        if head.status != 200:
+            call.refuse_as_http(head.status)
+        elif head.refusal is not None:
+            call.end(head.refusal)
+        else:
+            self._port.on_call(call)
+
+    # --- what the loop has it do ---
+
+    def handle(self, event: int) -> None:
+        """Go on after an event of the socket."""
+        if event & select.EPOLLOUT:
+            self.write()
+        if event & ~select.EPOLLOUT:
+            self.read()
+
+    def read(self) -> None:
+        """Take what has come."""
+        octets = self._channel.receive()
+        if octets is None:
+            return
+        if not octets:
+            self.drop()
+            return
+        connection = self.connection
+        survive("reading a connection", lambda: connection.receive(octets), lambda _: connection.abandon())
+        if not self.is_marked and (connection.has_output or connection.is_closing):
+            self._port.mark(self)
+
+    def write(self) -> None:
+        """Send as much as the socket takes."""
+        connection, channel = self.connection, self._channel
+        while self._is_open:
+            if not self._unsent:
+                if not connection.has_output:
+                    break
+                self._unsent = connection.take_output()
+            sent = channel.send(self._unsent)
+            if sent is None:
+                self.drop()
+                return
+            if not sent:
+                self._block(is_blocked=True)
+                return
+            self._unsent = self._unsent[sent:]
+            connection.note_sent(sent)
+        if self._is_blocked:
+            self._block(is_blocked=False)
+        if connection.is_closing:
+            self.drop()
+
+    def drop(self) -> None:
+        """Close the socket; what was not sent is lost."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._port.forget(self)
+        self._channel.close()
+        self.connection.abandon()
+
+    def expire(self, now: float) -> None:
+        """End the calls whose time is over."""
+        connection = self.connection
+        for stream in [*connection.streams.values()]:
+            if isinstance(stream.listener, WireCall):
+                stream.listener.expire(now)
+        if connection.has_output and not self.is_marked:
+            self._port.mark(self)
+
+    def _block(self, *, is_blocked: bool) -> None:
+        if is_blocked != self._is_blocked:
+            self._is_blocked = is_blocked
+            self._port.watch(self, READABLE | (select.EPOLLOUT if is_blocked else 0))
