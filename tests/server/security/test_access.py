@@ -96,7 +96,7 @@ def test_a_role_opens_its_own_rpcs_and_no_others(role: Role, path: str) -> None:
 def test_who_is_refused_is_noted_for_the_access_log(call: Call, name: str) -> None:
     with pytest.raises((NotAllowed, Unauthenticated)):
         GUARDED.check(ONE_OF_EACH[Role.CONTROL], call)
-    assert call.notes.caller.name == name
+    assert call.caller.name == name
 
 
 @pytest.mark.parametrize("call", [SHOP, WATCHER, OPERATOR])

@@ -3,13 +3,14 @@
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from flyweight.server.errors import Code
 from flyweight.server.logs import JsonFormatter, TextFormatter
 from flyweight.server.rpc.access_log import AccessLog
-from flyweight.server.rpc.call import Call, Notes, Peer
+from flyweight.server.rpc.call import Call, Peer
 from flyweight.server.rpc.records import Answerer
 from flyweight.server.security.callers import Caller
 
@@ -17,7 +18,7 @@ PATH = "/inference.GRPCInferenceService/ModelInfer"
 CALL = Call(
     metadata=(("authorization", "Bearer secret-token"), ("cookie", "secret-cookie")),
     peer=lambda: Peer("10.0.0.1:5", ("shop.example.org",)),
-    notes=Notes(caller=Caller("shop")),
+    caller=Caller("shop"),
 )
 
 
@@ -44,7 +45,8 @@ def lines() -> Iterator[list[logging.LogRecord]]:
 
 def test_a_line_says_who_asked_what_and_what_became_of_it(lines: list[logging.LogRecord]) -> None:
     log = AccessLog(is_on=True)
-    log.write(PATH, CALL, Code.OK, 0.0123456, Answerer("tiny", "int8", "candidate"), "q-1")
+    call = replace(CALL, answerer=Answerer("tiny", "int8", "candidate"), request_id="q-1")
+    log.write(PATH, call, Code.OK, 0.0123456)
     (record,) = lines
     assert record.getMessage() == (
         "method=ModelInfer code=OK milliseconds=12.346 peer=10.0.0.1:5 caller=shop "
@@ -69,7 +71,7 @@ def test_metadata_is_not_in_it(lines: list[logging.LogRecord]) -> None:
     "forged", ["q\nmethod=ModelInfer", "q code=OK", "q=1", "q\u2028x", "q\x1b[31m", "'q'"]
 )
 def test_a_request_id_cannot_pass_for_anything_else(lines: list[logging.LogRecord], forged: str) -> None:
-    AccessLog(is_on=True).write(PATH, Call(), Code.OK, 0.1, request_id=forged)
+    AccessLog(is_on=True).write(PATH, Call(request_id=forged), Code.OK, 0.1)
     line = TextFormatter().format(lines[0])
     assert len(line.splitlines()) == 1
     assert line.endswith(f"request_id={forged!r}")
@@ -77,7 +79,7 @@ def test_a_request_id_cannot_pass_for_anything_else(lines: list[logging.LogRecor
 
 
 def test_a_request_id_that_is_no_id_is_cut(lines: list[logging.LogRecord]) -> None:
-    AccessLog(is_on=True).write(PATH, Call(), Code.OK, 0.1, request_id="x" * 10_000)
+    AccessLog(is_on=True).write(PATH, Call(request_id="x" * 10_000), Code.OK, 0.1)
     assert len(lines[0].getMessage()) < 300
 
 

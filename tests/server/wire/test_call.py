@@ -15,8 +15,9 @@ from flyweight.server.rpc.call import Failure
 from flyweight.server.wire.call import WireCall
 from flyweight.server.wire.connection import Connection, Limits, Stream
 from flyweight.server.wire.frames import PREFACE, ErrorCode, Kind, frame, rst_stream, settings
-from flyweight.server.wire.heads import Head, framed, head_of, percent_encoded
+from flyweight.server.wire.heads import Head, head_of, percent_encoded
 from flyweight.server.wire.hpack import Block, encode
+from flyweight.server.wire.messages import framed
 
 MOST_BYTES = 1000
 USUAL = {":method": "POST", ":scheme": "http", ":path": "/s/M", "content-type": "application/grpc"}
@@ -26,6 +27,7 @@ class Home:
     """One connection whose calls are gathered."""
 
     most_message_bytes = MOST_BYTES
+    packs = False
 
     def __init__(self) -> None:
         self.calls: list[WireCall] = []
@@ -45,6 +47,9 @@ class Home:
 
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
 
     def open(self, **more: str) -> WireCall:
         pairs = {**USUAL, **{key.replace("_", "-"): value for key, value in more.items()}}
@@ -100,7 +105,7 @@ def test_a_call_is_asked_and_answered(home: Home) -> None:
     home.send(framed(b"question"), ends=True)
     assert found == [b"question", None]
     assert (call.path, call.metadata) == ("/s/M", (("x-id", "7"), ("x-bin", b"\0\1\2")))
-    deadline = call.deadline_monotonic()
+    deadline = call.deadline_monotonic
     assert deadline is not None
     assert call.is_active()
     ended: list[bool] = []
@@ -282,7 +287,7 @@ def test_a_caller_that_is_gone_is_told_of_as_no_more_messages(home: Home) -> Non
 
 def test_a_call_whose_time_is_over_ends(home: Home) -> None:
     call = home.open(grpc_timeout="1S")
-    deadline = call.deadline_monotonic()
+    deadline = call.deadline_monotonic
     assert deadline is not None
     call.expire(deadline - 0.1)
     assert call.is_active()
@@ -296,7 +301,7 @@ def test_a_call_whose_time_is_over_does_not_wait_for_who_does_not_read(home: Hom
     call = home.open(grpc_timeout="1S")
     call.begin(lambda _: None)
     call.send(bytes(100_000), lambda _: None)
-    deadline = call.deadline_monotonic()
+    deadline = call.deadline_monotonic
     assert deadline is not None
     call.expire(deadline)
     assert (call.is_active(), home.answers()[2]) == (False, [ErrorCode.CANCEL])

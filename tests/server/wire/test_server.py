@@ -15,7 +15,7 @@ import pytest
 
 from flyweight.server.wire.connection import Limits
 from flyweight.server.wire.frames import PREFACE, Kind, frame, settings
-from flyweight.server.wire.heads import framed
+from flyweight.server.wire.messages import framed
 from flyweight.server.wire.hpack import encode
 from flyweight.server.wire.server import WireServer
 
@@ -46,7 +46,7 @@ class Port:
     def __init__(self) -> None:
         self.calls: list[WireCall] = []
         self.server = WireServer(Limits(), 1 << 20, self.calls.append)
-        self.number = self.server.add_insecure_port("127.0.0.1:0")
+        self.number = self.server.listen("127.0.0.1:0")
         self.server.start()
 
     def live_until(self, condition: Callable[[], object]) -> None:
@@ -190,4 +190,4 @@ def test_without_a_file_for_it_a_connection_waits(port: Port, caplog: pytest.Log
 def test_an_address_that_is_taken_is_told(port: Port) -> None:
     other = WireServer(Limits(), 1, lambda _: None)
     with pytest.raises(RuntimeError, match=f"127.0.0.1:{port.number} cannot be listened on"):
-        other.add_insecure_port(f"127.0.0.1:{port.number}")
+        other.listen(f"127.0.0.1:{port.number}")

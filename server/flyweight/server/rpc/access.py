@@ -97,7 +97,7 @@ class Access:
         self._allow_control = allow_control
 
     def check(self, path: str, call: Call) -> Caller:
-        """Return who calls the RPC `path`, if they may; the call's notes have it also if they may not.
+        """Return who calls the RPC `path`, if they may; the call has it also if they may not.
 
         Raises:
             Unauthenticated: nobody knows who calls, and the RPC is not open to everybody.
@@ -109,7 +109,7 @@ class Access:
         callers = self._callers()
         caller = ANYBODY if callers is None else _identified(callers, call)
         # Before anything is refused: who it was that may not is what a log is read for.
-        call.notes.caller = caller
+        call.caller = caller
         if not wanted & caller.roles:
             raise _lacking(path, wanted, caller)
         if wanted == _STEER and not self._allow_control and path not in _ALSO_READING:

@@ -6,7 +6,6 @@ from typing import Final
 from flyweight.server.errors import Code
 from flyweight.server.logs import FIELDS
 from flyweight.server.rpc.call import Call
-from flyweight.server.rpc.records import NOBODY, Answerer
 
 # A logger of its own, so that its lines can be told from the others and sent elsewhere.
 logger = logging.getLogger("flyweight.access")
@@ -21,15 +20,7 @@ class AccessLog:
     def __init__(self, *, is_on: bool) -> None:
         self.is_on = is_on
 
-    def write(
-        self,
-        path: str,
-        call: Call,
-        code: Code,
-        seconds: float,
-        answerer: Answerer = NOBODY,
-        request_id: str = "",
-    ) -> None:
+    def write(self, path: str, call: Call, code: Code, seconds: float) -> None:
         """Write the line of the RPC `path`, which took `seconds` from its first step to its last."""
         if not self.is_on:
             return
@@ -40,11 +31,11 @@ class AccessLog:
             "milliseconds": round(seconds * 1000, 3),
             "peer": peer.address,
             # Both empty where callers are not asked who they are.
-            "caller": call.notes.caller.name,
+            "caller": call.caller.name,
             "certificate": next(iter(peer.certificate_names), ""),
-            "model": answerer.model,
-            "variant": answerer.variant,
-            "request_id": _shortened(request_id),
+            "model": call.answerer.model,
+            "variant": call.answerer.variant,
+            "request_id": _shortened(call.request_id),
         }
         said = {name: value for name, value in fields.items() if value != ""}
         logger.info(" ".join(f"{name}={_shown(value)}" for name, value in said.items()), extra={FIELDS: said})

@@ -1,7 +1,7 @@
 """What a handler knows of the call it answers, and what a carrier gets back; no transport's library in it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 from flyweight.protos.errors import FlyweightError
@@ -35,16 +35,7 @@ class Peer:
         return self.address.rpartition(":")[0] or self.address
 
 
-@dataclass(slots=True)
-class Notes:
-    """What is learnt of a call while it is answered or refused, for its line in the access log."""
-
-    caller: Caller = ANYBODY
-    answerer: Answerer = NOBODY
-    request_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Call:
     """The circumstances of one RPC.
 
@@ -52,7 +43,8 @@ class Call:
     `metadata` has lower-case names. `is_active` says whether the caller still waits, and `on_end` has a
     function called once the call is over, perhaps in another thread; one given after the end may be dropped,
     so ask `is_active` after registering. `peer` tells who is at the other end, and is asked only when that
-    matters. `caller` is whoever the server knows it to be from. `notes` are for whoever answers to fill in.
+    matters. `caller` is whoever the server knows it to be from. What is learnt as it is answered is noted in
+    `answerer` and `request_id`.
     """
 
     deadline_monotonic: float | None = None
@@ -61,11 +53,8 @@ class Call:
     on_end: Callable[[Callable[[], None]], object] = _ignore
     peer: Callable[[], Peer] = Peer
     caller: Caller = ANYBODY
-    notes: Notes = field(default_factory=Notes)
-
-    def of(self, caller: Caller) -> "Call":
-        """Return the same call, now that it is known who calls."""
-        return self if caller is self.caller else replace(self, caller=caller)
+    answerer: Answerer = NOBODY
+    request_id: str = ""
 
     def metadata_value(self, name: str) -> str | None:
         """Return the first textual value of the metadata entry `name`; None when there is none."""
@@ -91,6 +80,9 @@ class Failure:
 # Puts a failure into the words that clients are to hear.
 Wording: TypeAlias = Callable[[Failure], Failure]
 
+# A message as it came: a large one may lie where it was gathered.
+Body: TypeAlias = bytes | memoryview
+
 # Takes the answer to a call, once, from any thread.
 Reply: TypeAlias = Callable[["bytes | Failure"], None]
 
@@ -110,7 +102,7 @@ class Handler(Protocol):
 class DeferredHandler(Protocol):
     """Answers one unary RPC some time later, without keeping the thread that asked."""
 
-    def __call__(self, body: bytes, call: Call, reply: Reply, /) -> None:
+    def __call__(self, body: Body, call: Call, reply: Reply, /) -> None:
         """Have the request message whose bytes are `body` answered by `reply`."""
         ...
 
@@ -134,7 +126,7 @@ class Stream(Protocol):
 class StreamReader(Protocol):
     """The handler's end of a streaming RPC; called by one thread."""
 
-    def on_message(self, body: bytes) -> None:
+    def on_message(self, body: Body) -> None:
         """Take a message that was asked for."""
         ...
 

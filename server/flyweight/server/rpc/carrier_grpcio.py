@@ -14,7 +14,7 @@ from flyweight.server.errors import Code, QueueFull
 from flyweight.server.rpc.access_log import AccessLog
 from flyweight.server.rpc.arriving import Arriving
 from flyweight.server.rpc.border import answer, attempt, failure_of
-from flyweight.server.rpc.call import Call, Failure, Reply, Wording, as_it_is
+from flyweight.server.rpc.call import Body, Call, Failure, Reply, Wording, as_it_is
 from flyweight.server.rpc.call_counts import CallCounts
 from flyweight.server.rpc.core_stream import CoreStream
 from flyweight.server.rpc.listening import bind
@@ -111,6 +111,8 @@ class GrpcioCarrier:
         self._thread = threading.Thread(target=self._serve, name="rpc", daemon=True)
         self._slow_pool = ThreadPoolExecutor(SLOW_CALL_THREADS, "rpc-slow")
         self._is_bound = self._is_holding = self._is_cutting = self._is_cut = False
+        # Whether somebody waits for calls to end: a lock for each that nobody waits for is for nothing.
+        self._is_awaited = False
         self._looked_seconds = 0.0
         self._rest: Callable[[], None] | None = None
         self._changed = threading.Condition()
@@ -144,13 +146,18 @@ class GrpcioCarrier:
     def stop(self, grace_seconds: float) -> None:
         """Give the calls in progress up to `grace_seconds`, cut all connections, and end the threads.
 
-        What arrives meanwhile is answered too, until the present calls are over; then newcomers are held. A
-        call that is held ends as UNAVAILABLE when its connection is cut, and is sent again elsewhere; one
-        that the core finds in its queue as it shuts down would end as CANCELLED, which no client sends again.
+        Over the wire clients are asked to go elsewhere at once. What arrives meanwhile is answered too, until
+        the present calls are over; then newcomers are held. A call that is held is refused, or ends as
+        UNAVAILABLE when its connection is cut, and is sent again elsewhere; one that the core finds in its
+        queue as it shuts down would end as CANCELLED, which no client sends again.
         """
         if self._thread.ident is not None:
-            self._wait_for_present(grace_seconds)
+            ends_at = time.monotonic() + grace_seconds
+            self._server.drain(ends_at)
+            self._wait_for_present(ends_at)
             self._is_holding = True
+            # Those that came in between.
+            self._wait_for_present(ends_at)
             time.sleep(min(_GATHER_SECONDS, grace_seconds))
         elif self._is_bound:
             # Only a server that runs can give its port back.
@@ -161,11 +168,14 @@ class GrpcioCarrier:
             self._thread.join(_JOIN_SECONDS)
         self._slow_pool.shutdown(wait=False, cancel_futures=True)
 
-    def _wait_for_present(self, timeout_seconds: float) -> None:
+    def _wait_for_present(self, until_monotonic: float) -> None:
         """Wait until the calls of this moment are over, whatever comes after them."""
         with self._changed:
-            present = set(self._open)
-            self._changed.wait_for(lambda: present.isdisjoint(self._open), timeout_seconds)
+            self._is_awaited = True
+            # A copy of a set is made whole, whatever the thread that takes calls adds meanwhile.
+            present = self._open.copy()
+            left_seconds = max(0.0, until_monotonic - time.monotonic())
+            self._changed.wait_for(lambda: present.isdisjoint(self._open), left_seconds)
 
     def _serve(self) -> None:
         # A bug in one turn ends that turn only: what it was at is lost, and the others go on.
@@ -199,25 +209,24 @@ class GrpcioCarrier:
 
     def _accept(self, core: TransportCall) -> None:
         """Begin to answer a call."""
-        with self._changed:
-            self._open.add(core)
+        self._open.add(core)
         core.on_over(lambda: self._leave(core))
         if self._is_holding:
-            core.count_as(Code.UNAVAILABLE)
+            self._hold(core)
             return
         method = self._methods.get(core.path)
         if method is None:
             sentence = sendable(f"This server does not know the method {core.path}.")
             core.end(Failure(Code.UNIMPLEMENTED, sentence))
             return
-        unknown = _call_of(core)
-        caller = attempt(lambda: self._guard(core.path, unknown))
+        call = _call_of(core)
+        caller = attempt(lambda: self._guard(core.path, call))
         if self._access_log.is_on:
-            self._log_end(core, unknown)
+            self._log_end(core, call)
         if isinstance(caller, Failure):
             core.end(self._wording(caller))
             return
-        call = unknown.of(caller)
+        call.caller = caller
         if isinstance(method, Streaming):
             self._open_stream(method, core, call)
         else:
@@ -228,22 +237,32 @@ class GrpcioCarrier:
         began = time.monotonic()
 
         def write() -> None:
-            seconds, notes = time.monotonic() - began, call.notes
-            self._access_log.write(core.path, call, core.code, seconds, notes.answerer, notes.request_id)
+            self._access_log.write(core.path, call, core.code, time.monotonic() - began)
 
         core.on_over(write)
 
+    def _hold(self, core: TransportCall) -> None:
+        """Leave a call to another server. Nobody waits for it here, for it may end with its connection only."""
+        core.refuse()
+        self._forget(core)
+
     def _leave(self, core: TransportCall) -> None:
         self.counts.add(core.path, core.code)
-        with self._changed:
-            self._open.discard(core)
-            self._changed.notify_all()
+        self._forget(core)
 
-    def _answer(self, method: Unary | Deferred, core: TransportCall, call: Call, body: bytes | None) -> None:
+    def _forget(self, core: TransportCall) -> None:
+        self._open.discard(core)
+        if self._is_awaited:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _answer(self, method: Unary | Deferred, core: TransportCall, call: Call, body: Body | None) -> None:
         """Have a method with one answer answered, where its way says."""
         is_wanted = self._arriving.end(core)
-        if self._is_holding or not is_wanted:
-            core.count_as(Code.UNAVAILABLE)
+        if not is_wanted:
+            return
+        if self._is_holding:
+            self._hold(core)
             return
         if body is None:
             # The caller is gone, or sent no message: gRPC's own servers answer the latter so.
@@ -253,9 +272,9 @@ class GrpcioCarrier:
         if isinstance(method, Deferred):
             method.handler(body, call, reply)
         elif method.is_slow:
-            self._slow_pool.submit(lambda: reply(answer(method.handler, body, call)))
+            self._slow_pool.submit(lambda: reply(answer(method.handler, bytes(body), call)))
         else:
-            reply(answer(method.handler, body, call))
+            reply(answer(method.handler, bytes(body), call))
 
     def _reply_to(self, core: TransportCall) -> Reply:
         def reply(result: bytes | Failure) -> None:
@@ -283,7 +302,7 @@ class GrpcioCarrier:
 
 def _call_of(core: TransportCall) -> Call:
     return Call(
-        deadline_monotonic=core.deadline_monotonic(),
+        deadline_monotonic=core.deadline_monotonic,
         metadata=core.metadata,
         is_active=core.is_active,
         on_end=core.on_over,

@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 from flyweight.server.errors import Code
-from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS, Failure
+from flyweight.server.rpc.call import Failure
+from flyweight.server.rpc.core_tls import credentials_of
+from flyweight.server.rpc.live_call import LiveCall
+from flyweight.server.security.certificates import Pems
+from flyweight.server.security.reloaded import Reloaded
 
 _core: Any = cygrpc
 
-Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 # Takes what a batch of operations came to; whether it could be done.
 _OnBatch: TypeAlias = Callable[[Any], None]
 
@@ -47,56 +49,23 @@ class _Due:
             self.count += number
 
 
-class CoreCall:
-    """One call. What answers it may be called by any thread; all else is for the thread that takes events."""
+class CoreCall(LiveCall):
+    """One call of the core."""
 
-    __slots__ = (
-        "_call",
-        "_code",
-        "_deadline",
-        "_due",
-        "_is_half_closed",
-        "_is_over",
-        "_on_over",
-        "metadata",
-        "path",
-    )
+    __slots__ = ("_call", "_due", "_is_half_closed")
 
     def __init__(self, event: Any, due: _Due) -> None:
         # At once, for it is told on the wall's clock: a jump of that after the event and before this line
         # would move the deadline by as much.
         left = event.call_details.deadline - time.time()
-        self._deadline = time.monotonic() + left if left < _FOREVER_SECONDS else None
+        deadline = time.monotonic() + left if left < _FOREVER_SECONDS else None
+        super().__init__(
+            event.call_details.method.decode(errors="replace"), event.invocation_metadata, deadline
+        )
         self._call = event.call
         self._due = due
-        self._on_over: list[Callable[[], None]] = []
-        self.path: str = event.call_details.method.decode(errors="replace")
-        self.metadata: Metadata = event.invocation_metadata
-        self._is_over = self._is_half_closed = False
-        self._code: Code | None = None
+        self._is_half_closed = False
         self._batch((_core.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._close)
-
-    @property
-    def code(self) -> Code:
-        """Return what the call ended with, whoever ended it; CANCELLED while nobody did."""
-        return Code.CANCELLED if self._code is None else self._code
-
-    def count_as(self, code: Code) -> None:
-        """Say what the call ends with, for whoever asks for `code`; the first to say so counts."""
-        if self._code is None:
-            self._code = code
-
-    def is_active(self) -> bool:
-        """Tell whether the caller still waits: it neither has its answer nor is gone."""
-        return not self._is_over
-
-    def on_over(self, callback: Callable[[], None]) -> None:
-        """Have a function called, by the thread that takes events, when the call is over."""
-        self._on_over.append(callback)
-
-    def deadline_monotonic(self) -> float | None:
-        """Return the caller's deadline on the clock of time.monotonic(); None when it has none."""
-        return self._deadline
 
     def peer(self) -> str:
         """Return the address of the other end as gRPC writes it, "ipv4:127.0.0.1:1234"."""
@@ -172,24 +141,18 @@ class CoreCall:
 
     def _close(self, event: Any) -> None:
         # Comes once: after the status was sent, or when the caller cancelled, vanished or was too slow.
-        self._is_over = True
         if self._is_half_closed and event.batch_operations[0].cancelled():
             # There was no further message because the caller was gone: nobody heard what we made of that.
             self._code = None
-        # A caller who went away first was told nothing, and one whose time was over told itself.
-        is_late = self._deadline is not None and self._deadline - time.monotonic() < CLOCK_SLACK_SECONDS
-        self.count_as(Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED)
-        # What is called knows this call, which must not keep it: such a circle would wait for the collector.
-        callbacks, self._on_over = self._on_over, []
-        for callback in callbacks:
-            callback()
+        self._be_over()
+        self._tell_over()
 
 
 class CoreServer:
     """A server of gRPC's core and its one completion queue.
 
-    `bind` it with `add_insecure_port` or `add_secure_port`, `start` it, then call `take` again and again from
-    one thread until it says that the server is shut down.
+    Have it `listen`, `start` it, then call `take` again and again from one thread until it says that the
+    server is shut down.
     """
 
     def __init__(self, options: Sequence[tuple[str, Any]], on_call: Callable[[CoreCall], None]) -> None:
@@ -206,22 +169,21 @@ class CoreServer:
         self._due = _Due()
         self._is_stopping = False
 
-    def add_insecure_port(self, address: str) -> int:
-        """Listen without TLS; return the port.
+    def listen(self, address: str, pems: Reloaded[Pems] | None) -> int:
+        """Listen, with TLS if there are PEM files for it; return the port.
 
         Raises:
             RuntimeError: the address cannot be listened on.
         """
-        return _checked(self._server.add_http2_port(address.encode()), address)
-
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        """Listen with TLS; return the port.
-
-        Raises:
-            RuntimeError: the address cannot be listened on, or the credentials cannot be used.
-        """
-        inner: Any = server_credentials
-        return _checked(self._server.add_http2_port(address.encode(), inner._credentials), address)
+        if pems is None:
+            port: int = self._server.add_http2_port(address.encode())
+        else:
+            credentials: Any = credentials_of(pems)
+            port = self._server.add_http2_port(address.encode(), credentials._credentials)
+        if port == 0:
+            # The core's way to say that it failed.
+            raise RuntimeError(f"{address} cannot be listened on")
+        return port
 
     def start(self) -> None:
         """Accept connections; calls come out of `take`."""
@@ -252,6 +214,9 @@ class CoreServer:
             return None
         return True
 
+    def drain(self, until_monotonic: float) -> None:
+        """Do nothing: gRPC's core asks clients to go elsewhere when it is shut down."""
+
     def shut_down(self) -> None:
         """Close the port and cut every call; `take` goes on until all is over. For the thread that takes."""
         self._is_stopping = True
@@ -274,10 +239,3 @@ class CoreServer:
 
 def _ignore(_event: Any) -> None:
     """Note nothing: whether an answer arrived is told by the end of the call."""
-
-
-def _checked(port: int, address: str) -> int:
-    # The core's way to say that it failed.
-    if port == 0:
-        raise RuntimeError(f"{address} cannot be listened on")
-    return port

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from flyweight.server.rpc.border import attempt
-from flyweight.server.rpc.call import Failure, StreamReader, Wording
+from flyweight.server.rpc.call import Body, Failure, StreamReader, Wording
 from flyweight.server.rpc.transports import TransportCall
 
 # Messages that wait for a caller who does not read before no more is read of what that caller sends: the
@@ -70,7 +70,7 @@ class CoreStream:
             self._is_over = True
         self._call.end(failure, begun=True)
 
-    def _received(self, body: bytes | None) -> None:
+    def _received(self, body: Body | None) -> None:
         reader = self._reader
         if reader is None:
             return

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2
 from flyweight.server.errors import Code, QueueFull, UnknownModel
 from flyweight.server.lifecycle.observer import NullObserver
 from flyweight.server.lifecycle.table import RoutingTable
-from flyweight.server.rpc.call import Call, Failure, Stream
+from flyweight.server.rpc.call import Body, Call, Failure, Stream
 from flyweight.server.rpc.health_messages import HealthListResponse
 from flyweight.server.rpc.messages import parse
 from flyweight.server.rpc.method import Method, Streaming, Unary
@@ -137,7 +137,7 @@ class _Watch:
         self._begin = begin
         self.name: str | None = None
 
-    def on_message(self, body: bytes) -> None:
+    def on_message(self, body: Body) -> None:
         """Learn what is watched, and tell it for the first time."""
         self.name = parse(health_pb2.HealthCheckRequest, body).service
         self._begin(self)

@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from flyweight.server.errors import InvalidRequest
+from flyweight.server.rpc.call import Body
 
 # A status travels in HTTP/2 trailers, of which gRPC takes 8 KiB unless told otherwise, percent-encoded: three
 # bytes for each that is not plain ASCII. Longer ones reach the caller as another status without a word.
@@ -16,14 +17,15 @@ _CUT: Final = " … "
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
-def parse(kind: type[AnyMessage], body: bytes) -> AnyMessage:
+def parse(kind: type[AnyMessage], body: Body) -> AnyMessage:
     """Read a message of `kind`.
 
     Raises:
         InvalidRequest: the bytes are no such message.
     """
     try:
-        return kind.FromString(body)
+        # It takes any bytes; its stubs know one type of them.
+        return kind.FromString(body)  # type: ignore[arg-type]
     except DecodeError as error:
         raise InvalidRequest(f"The request's bytes are not a {kind.DESCRIPTOR.full_name} message.") from error
 

@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha.reflection import ReflectionServicer
 
 from flyweight.protos.pool import POOL
 from flyweight.server.rpc.border import attempt
-from flyweight.server.rpc.call import Call, Failure, Stream
+from flyweight.server.rpc.call import Body, Call, Failure, Stream
 from flyweight.server.rpc.health_messages import HealthListResponse
 from flyweight.server.rpc.messages import parse
 from flyweight.server.rpc.method import Method, Streaming
@@ -49,9 +49,9 @@ class _Questions:
         self._servicer = servicer
         self._stream = stream
 
-    def on_message(self, body: bytes) -> None:
+    def on_message(self, body: Body) -> None:
         """Answer a question."""
-        result = attempt(lambda: self._answer(body))
+        result = attempt(lambda: self._answer(bytes(body)))
         if isinstance(result, Failure):
             self._stream.finish(result)
             return

@@ -14,7 +14,7 @@ from flyweight.server.errors import Cancelled, DeadlineExceeded, Draining, NotRe
 from flyweight.server.lifecycle.table import Held, LoadedVariant, RoutingTable
 from flyweight.server.rpc.access import client_key
 from flyweight.server.rpc.border import attempt, failure_of
-from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS, Call, Failure, Reply
+from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS, Body, Call, Failure, Reply
 from flyweight.server.rpc.choosing import choose_variant, fall_back, go_on_with
 from flyweight.server.rpc.inside import Inside
 from flyweight.server.rpc.large import read_request
@@ -86,7 +86,7 @@ class Request:
         self._turn: Turn | None = None
         self._key: CacheKey | None = None
 
-    def begin(self, body: bytes) -> None:
+    def begin(self, body: Body) -> None:
         """Bring the request as far as the queue; whoever runs it goes on by `settle`.
 
         Raises:
@@ -94,9 +94,9 @@ class Request:
         """
         message, self._raw = read_request(body)
         self._message = message
-        record, notes = self._record, self._call.notes
-        record.answerer = notes.answerer = _known_model(self._inside.models.table, message.model_name)
-        record.request_id = notes.request_id = message.id
+        record, call = self._record, self._call
+        record.answerer = call.answerer = _known_model(self._inside.models.table, message.model_name)
+        record.request_id = call.request_id = message.id
         self._options: InferOptions = read_options(message)
         self._be_accepted()
         self._enqueue(self._pick)
@@ -133,7 +133,7 @@ class Request:
         inside, call = self._inside, self._call
         held = self._held = inside.models.acquire(pick)
         variant = held.variant
-        self._record.answerer = self._call.notes.answerer = held.choice.answerer
+        self._record.answerer = self._call.answerer = held.choice.answerer
         inside.tallies.begin(held.choice.answerer)
         job = self._job = self._make_job(variant)
         if variant.is_cached and inside.cache.is_on and self._answer_from_cache(variant, job):

@@ -12,7 +12,7 @@ from typing import Final
 
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferResponse, ModelStreamInferResponse
 from flyweight.server.errors import QueueFull
-from flyweight.server.rpc.call import Call, Failure, Notes, Stream
+from flyweight.server.rpc.call import Body, Call, Failure, Stream
 from flyweight.server.rpc.inference import Inference
 
 # Requests of one stream under way at a time: enough to fill a batch. The next is read from the network when
@@ -61,10 +61,10 @@ class InferStream:
         self._is_reading = True
         self._is_half_closed = False
         # A request that found the server full while others of its stream are inside waits for one of them.
-        self._parked: tuple[bytes, _Place] | None = None
+        self._parked: tuple[Body, _Place] | None = None
         call.on_end(self._abandon)
 
-    def on_message(self, body: bytes) -> None:
+    def on_message(self, body: Body) -> None:
         """Have a request answered in its turn."""
         place = _Place()
         with self._lock:
@@ -81,16 +81,15 @@ class InferStream:
         if is_over:
             self._stream.finish()
 
-    def _infer(self, body: bytes, place: _Place) -> None:
-        notes = Notes()
+    def _infer(self, body: Body, place: _Place) -> None:
+        call = replace(self._call, on_end=place.on_end)
 
         def reply(result: bytes | Failure) -> None:
             if isinstance(result, bytes):
                 self._fill(place, result)
             elif not self._park(result, body, place):
-                self._fill(place, _failed(result, notes.request_id))
+                self._fill(place, _failed(result, call.request_id))
 
-        call = replace(self._call, on_end=place.on_end, notes=notes)
         self._inference.infer(body, call, reply, _in_stream)
 
     def _abandon(self) -> None:
@@ -100,7 +99,7 @@ class InferStream:
         for callback in callbacks:
             callback()
 
-    def _park(self, failure: Failure, body: bytes, place: _Place) -> bool:
+    def _park(self, failure: Failure, body: Body, place: _Place) -> bool:
         """Keep a request that the full server refused until another of this stream is answered, if one is."""
         if not isinstance(failure.cause, QueueFull):
             return False

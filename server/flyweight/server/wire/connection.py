@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from flyweight.server.wire.floods import Allowance
+from flyweight.server.wire.floods import Allowance, PingPolicy
 from flyweight.server.wire.frames import (
     HEADER_BYTES,
     INITIAL_WINDOW,
     LEAST_MAX_FRAME_BYTES,
     MOST_MAX_FRAME_BYTES,
+    MOST_STREAM,
     MOST_WINDOW,
     PREFACE,
     SETTINGS_ACK,
@@ -80,6 +81,7 @@ class Limits:
 
     max_streams: int = 1088
     max_header_bytes: int = 16 << 10
+    min_ping_seconds: float = 5.0
 
 
 class Stream:
@@ -124,6 +126,8 @@ class Connection:
         self._decoder = Decoder(limits.max_header_bytes)
         self.streams: dict[int, Stream] = {}
         self._last_stream = 0
+        # The last stream that is gone on with, as the client was told.
+        self._last_told = MOST_STREAM
         self._rest = b""
         self._has_preface = self._has_settings = False
         self._block: _Assembly | None = None
@@ -139,8 +143,14 @@ class Connection:
         self._output_bytes = 0
         self._nuisances = Allowance("frames that carry nothing", _BURST, _PER_SECOND)
         self._resets = Allowance("calls that are cancelled at once", _BURST, _PER_SECOND)
+        self._pings = PingPolicy(limits.min_ping_seconds)
+        # Whether headers or data were sent since the last ping came.
+        self._has_sent = False
+        # Pings of ours that are not acknowledged yet.
+        self._asked = 0
         self.is_closing = False
-        self.is_draining = False
+        # Whether streams are refused; before that, whether the client was asked to open no more of them.
+        self.is_draining = self._asks_to_leave = False
         ours = {
             Setting.MAX_CONCURRENT_STREAMS: limits.max_streams,
             Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
@@ -380,9 +390,22 @@ class Connection:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING is of the connection.")
         if len(payload) != 8:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING has eight bytes.")
-        if not flags & Flag.ACK:
+        if flags & Flag.ACK:
+            self._on_ping_answer(bytes(payload))
+            return
+        if self._has_sent:
+            self._has_sent = False
+            self._pings.forgive()
+        self._pings.note()
+        self._write(frame(Kind.PING, Flag.ACK, 0, bytes(payload)))
+
+    def _on_ping_answer(self, payload: bytes) -> None:
+        if not self._asked:
             self._nuisances.spend()
-            self._write(frame(Kind.PING, Flag.ACK, 0, bytes(payload)))
+            return
+        self._asked -= 1
+        if payload == _LEAVE:
+            self.turn_away()
 
     def _on_goaway(self, _flags: int, number: int, payload: memoryview) -> None:
         """Note that the client opens no more streams (section 6.8), which it need not have said."""
@@ -435,6 +458,7 @@ class Connection:
     def send_headers(self, stream: Stream, block: bytes) -> None:
         """Send the header block that begins an answer (section 8.1)."""
         if not stream.is_closed:
+            self._has_sent = True
             self._write(frame(Kind.HEADERS, Flag.END_HEADERS, stream.number, block))
 
     def send_data(self, stream: Stream, octets: bytes, on_sent: Callable[[], None] | None = None) -> None:
@@ -453,9 +477,11 @@ class Connection:
         if not stream.unsent:
             self._end_here(stream)
 
-    def answer(self, stream: Stream, headers: bytes, octets: bytes, trailers: bytes) -> None:
-        """Send a whole answer: in one go where the windows allow it, which is nearly always."""
-        size = len(octets)
+    def answer(
+        self, stream: Stream, headers: bytes, octets: bytes, trailers: bytes, prefix: bytes = b""
+    ) -> None:
+        """Send a whole answer, `prefix` and `octets` being its data: in one go where the windows allow it."""
+        size = len(prefix) + len(octets)
         if (
             size <= self._send_window
             and size <= stream.send_window
@@ -475,6 +501,7 @@ class Connection:
                         size.to_bytes(3, "big"),
                         _DATA,
                         number,
+                        prefix,
                         octets,
                         len(trailers).to_bytes(3, "big"),
                         _TRAILERS,
@@ -486,7 +513,7 @@ class Connection:
             self._ended(stream)
             return
         self.send_headers(stream, headers)
-        self.send_data(stream, octets)
+        self.send_data(stream, prefix + octets)
         self.send_trailers(stream, trailers)
 
     def reset(self, number: int, code: ErrorCode) -> None:
@@ -497,10 +524,27 @@ class Connection:
         if stream is not None:
             self._forget(stream, code)
 
+    def ping(self) -> None:
+        """Ask whether the client is there (section 6.7)."""
+        self._asked += 1
+        self._write(frame(Kind.PING, Flag.NONE, 0, _ARE_YOU_THERE))
+
     def drain(self) -> None:
-        """Take no more streams, and say so (section 6.8); those that are open go on."""
+        """Ask the client to open no more streams (section 6.8); those that are on their way are taken.
+
+        What it sends after it heard of that is refused; whoever calls this may not wait for it: see
+        `turn_away`.
+        """
+        if not self._asks_to_leave:
+            self._asks_to_leave = True
+            self._asked += 1
+            self._write(goaway(MOST_STREAM, ErrorCode.NO_ERROR) + frame(Kind.PING, Flag.NONE, 0, _LEAVE))
+
+    def turn_away(self) -> None:
+        """Take no more streams, and say which was the last (section 6.8); those that are open go on."""
         if not self.is_draining:
-            self.is_draining = True
+            self.is_draining = self._asks_to_leave = True
+            self._last_told = self._last_stream
             self._write(goaway(self._last_stream, ErrorCode.NO_ERROR))
 
     def close(self, code: ErrorCode, sentence: str = "") -> None:
@@ -508,7 +552,10 @@ class Connection:
         if self.is_closing:
             return
         self.is_closing = True
-        self._output.append(goaway(self._last_stream, code, sentence))
+        if code is not ErrorCode.NO_ERROR or not self.is_draining:
+            # Section 6.8: the number does not grow, though streams were refused meanwhile.
+            last = min(self._last_stream, self._last_told)
+            self._output.append(goaway(last, code, sentence))
         self.abandon()
 
     def abandon(self) -> None:
@@ -525,6 +572,16 @@ class Connection:
         octets = self._output[0] if len(self._output) == 1 else b"".join(self._output)
         self._output.clear()
         return octets
+
+    @property
+    def is_greeted(self) -> bool:
+        """Return whether the client began as section 3.4 asks for."""
+        return self._has_settings
+
+    @property
+    def last_stream(self) -> int:
+        """Return the number of the stream that was opened last."""
+        return self._last_stream
 
     @property
     def has_output(self) -> bool:
@@ -559,6 +616,7 @@ class Connection:
             part = view[:room]
             self._send_window -= len(part)
             stream.send_window -= len(part)
+            self._has_sent = True
             self._write(frame(Kind.DATA, Flag.NONE, number, bytes(part)))
             if stream.is_closed:
                 return
@@ -584,7 +642,7 @@ class Connection:
         if stream.is_closed:
             return
         self._resets.earn()
-        stream.is_ended_here = True
+        stream.is_ended_here = self._has_sent = True
         if not stream.is_ended_there:
             # Section 8.1: the client need not send the rest.
             self._write(rst_stream(stream.number, ErrorCode.NO_ERROR))
@@ -614,6 +672,9 @@ class _Assembly:
         self.parts = [first]
 
 
+# What our pings hold (section 6.7: what their sender likes).
+_ARE_YOU_THERE: Final = b"present?"
+_LEAVE: Final = b"leaving?"
 _CODES: Final = frozenset(ErrorCode)
 _HEADERS: Final = bytes((Kind.HEADERS, Flag.END_HEADERS))
 _DATA: Final = bytes((Kind.DATA, Flag.NONE))

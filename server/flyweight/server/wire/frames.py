@@ -1,6 +1,6 @@
 """HTTP/2 frames (RFC 9113, sections 4 and 6): how their bytes are laid out, and nothing of what they mean."""
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Final
 
 # RFC 9113, section 3.4: what a client says first.
@@ -12,35 +12,37 @@ LEAST_MAX_FRAME_BYTES: Final = 1 << 14
 MOST_MAX_FRAME_BYTES: Final = (1 << 24) - 1
 # Section 6.9.1.
 MOST_WINDOW: Final = (1 << 31) - 1
+# Section 4.1: streams are numbered by 31 bits.
+MOST_STREAM: Final = (1 << 31) - 1
 # Section 6.5.2.
 INITIAL_WINDOW: Final = (1 << 16) - 1
 _STREAM_BITS: Final = (1 << 31) - 1
 
 
-class Kind(IntEnum):
-    """What a frame is (section 6)."""
+class Kind:
+    """What a frame is (section 6). Plain numbers: looking at an enumeration's members costs more."""
 
-    DATA = 0
-    HEADERS = 1
-    PRIORITY = 2
-    RST_STREAM = 3
-    SETTINGS = 4
-    PUSH_PROMISE = 5
-    PING = 6
-    GOAWAY = 7
-    WINDOW_UPDATE = 8
-    CONTINUATION = 9
+    DATA: Final = 0
+    HEADERS: Final = 1
+    PRIORITY: Final = 2
+    RST_STREAM: Final = 3
+    SETTINGS: Final = 4
+    PUSH_PROMISE: Final = 5
+    PING: Final = 6
+    GOAWAY: Final = 7
+    WINDOW_UPDATE: Final = 8
+    CONTINUATION: Final = 9
 
 
-class Flag(IntFlag):
-    """Flags; what a bit means depends on the kind (section 6)."""
+class Flag:
+    """Flags, plain numbers too; what a bit means depends on the kind (section 6)."""
 
-    NONE = 0
-    ACK = 0x1
-    END_STREAM = 0x1
-    END_HEADERS = 0x4
-    PADDED = 0x8
-    PRIORITY = 0x20
+    NONE: Final = 0
+    ACK: Final = 0x1
+    END_STREAM: Final = 0x1
+    END_HEADERS: Final = 0x4
+    PADDED: Final = 0x8
+    PRIORITY: Final = 0x20
 
 
 class Setting(IntEnum):
@@ -89,7 +91,7 @@ class ConnectionFault(Exception):  # noqa: N818 - no Error: it ends a connection
         self.code = code
 
 
-def frame(kind: Kind, flags: int, stream: int, payload: bytes = b"") -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """Return the bytes of a frame."""
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 

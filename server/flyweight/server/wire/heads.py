@@ -12,8 +12,6 @@ from flyweight.server.wire.hpack import Block, encode
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
-# A flag and a length (Length-Prefixed-Message).
-PREFIX_BYTES: Final = 5
 _UNITS: Final = {b"n": 1e-9, b"u": 1e-6, b"m": 1e-3, b"S": 1.0, b"M": 60.0, b"H": 3600.0}
 # TimeoutValue: "positive integer as ASCII string of at most 8 digits".
 _MOST_TIMEOUT_DIGITS: Final = 8
@@ -28,6 +26,7 @@ _OURS: Final = frozenset(
 )
 
 HEADERS: Final = encode(_PLAIN)
+HEADERS_GZIP: Final = encode([*_PLAIN, (b"grpc-encoding", b"gzip")])
 OK_TRAILERS: Final = encode([(b"grpc-status", b"0")])
 
 
@@ -39,16 +38,18 @@ class Head:
         metadata: the caller's, by lower-case names; values of names that end in "-bin" are bytes.
         timeout_seconds: how long the caller waits; None for ever.
         window_bits: of zlib, to unpack a message with; 0 for messages that are not packed.
+        takes_gzip: whether answers may be packed so.
         refusal: why the call cannot be taken, if it cannot.
         status: of HTTP, when this is no gRPC call at all; else 200.
     """
 
-    __slots__ = ("metadata", "path", "refusal", "status", "timeout_seconds", "window_bits")
+    __slots__ = ("metadata", "path", "refusal", "status", "takes_gzip", "timeout_seconds", "window_bits")
 
     def __init__(self, block: Block, most_bytes: int) -> None:
         self.path = ""
         self.timeout_seconds: float | None = None
         self.window_bits = 0
+        self.takes_gzip = False
         self.refusal: Failure | None = None
         self.status = 200
         metadata: list[tuple[str, str | bytes]] = []
@@ -67,6 +68,8 @@ class Head:
                 self.timeout_seconds = self._read_timeout(value)
             elif name == b"grpc-encoding":
                 self._read_encoding(value)
+            elif name == b"grpc-accept-encoding":
+                self.takes_gzip = b"gzip" in [word.strip() for word in value.split(b",")]
         self.metadata: Metadata = tuple(metadata)
         if block.size > most_bytes:
             self.refusal = Failure(
@@ -144,31 +147,3 @@ def percent_encoded(sentence: str) -> bytes:
     """Return a status message as the protocol has it (Percent-Encoded)."""
     octets = sentence.encode("utf-8", "backslashreplace")
     return b"".join(bytes((octet,)) if octet in _KEPT else b"%%%02X" % octet for octet in octets)
-
-
-def framed(body: bytes) -> bytes:
-    """Return a message with its prefix, not packed."""
-    return b"\x00" + len(body).to_bytes(4, "big") + body
-
-
-def unpacked(octets: bytes, window_bits: int, most_bytes: int) -> bytes | Failure:
-    """Return what a packed message holds, if it is not larger than `most_bytes`."""
-    unpacker = zlib.decompressobj(window_bits)
-    try:
-        body = unpacker.decompress(octets, most_bytes + 1)
-    except zlib.error:
-        return Failure(Code.INTERNAL, "A message cannot be unpacked.")
-    if len(body) > most_bytes:
-        return too_large(most_bytes)
-    if not unpacker.eof or unpacker.unused_data:
-        return Failure(Code.INTERNAL, "A message cannot be unpacked.")
-    return body
-
-
-def too_large(most_bytes: int) -> Failure:
-    """Return the refusal of a message that is larger than the setting."""
-    return Failure(
-        Code.RESOURCE_EXHAUSTED,
-        f"The message is larger than the {most_bytes} bytes that are the most (--max-message-megabytes); "
-        "send fewer rows in one request.",
-    )

@@ -1,18 +1,24 @@
 """One client's connection: its socket, the HTTP/2 spoken on it, and the calls that come of that."""
 
+import random
 import select
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from flyweight.server.settings import ConnectionSettings
 from flyweight.server.survival import survive
 from flyweight.server.wire.call import WireCall
 from flyweight.server.wire.channel import Channel
 from flyweight.server.wire.connection import Connection, Limits, Stream
+from flyweight.server.wire.frames import ErrorCode
 from flyweight.server.wire.heads import head_of
 from flyweight.server.wire.hpack import Block
+from flyweight.server.wire.lifetime import Lifetime, Seen, Step
 
 # What a link is told of while it has nothing to send.
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
+# gRFC A9: the ages of connections differ by so much either way.
+_SPREAD: Final = 0.1
 
 
 class Port(Protocol):
@@ -20,6 +26,10 @@ class Port(Protocol):
 
     limits: Limits
     most_message_bytes: int
+    packs: bool
+    terms: ConnectionSettings
+    # The moment at which what is handled now was found, on the clock of time.monotonic().
+    now: float
 
     def on_call(self, call: WireCall, /) -> None:
         """Take a new call."""
@@ -47,22 +57,28 @@ class Link:
 
     __slots__ = (
         "_channel",
+        "_heard_at",
         "_is_blocked",
         "_is_open",
         "_port",
         "_unsent",
         "connection",
         "is_marked",
+        "lifetime",
         "most_message_bytes",
         "number",
+        "packs",
     )
 
     def __init__(self, port: Port, channel: Channel) -> None:
         self._port = port
         self._channel = channel
         self.number = channel.fileno()
-        self.most_message_bytes = port.most_message_bytes
+        self.most_message_bytes, self.packs = port.most_message_bytes, port.packs
         self.connection = Connection(port.limits, self._accept)
+        self._heard_at = port.now
+        spread = random.uniform(1.0 - _SPREAD, 1.0 + _SPREAD)  # noqa: S311 - nothing secret
+        self.lifetime = Lifetime(port.terms, port.now, spread)
         self._unsent = b""
         self._is_open = True
         self._is_blocked = False
@@ -106,13 +122,16 @@ class Link:
         """Take what has come."""
         octets = self._channel.receive()
         if octets is None:
+            if self._waits_for_peer():
+                self._port.mark(self)
             return
         if not octets:
             self.drop()
             return
+        self._heard_at = self._port.now
         connection = self.connection
         survive("reading a connection", lambda: connection.receive(octets), lambda _: connection.abandon())
-        if not self.is_marked and (connection.has_output or connection.is_closing):
+        if not self.is_marked and (connection.has_output or connection.is_closing or self._waits_for_peer()):
             self._port.mark(self)
 
     def write(self) -> None:
@@ -128,7 +147,9 @@ class Link:
                 self.drop()
                 return
             if not sent:
-                self._block(is_blocked=True)
+                self._block(is_blocked=channel.is_full)
+                if connection.is_closing:
+                    self.lifetime.close(self._port.now)
                 return
             self._unsent = self._unsent[sent:]
             connection.note_sent(sent)
@@ -146,14 +167,59 @@ class Link:
         self._channel.close()
         self.connection.abandon()
 
-    def expire(self, now: float) -> None:
-        """End the calls whose time is over."""
+    def sweep(self, now: float) -> None:
+        """End the calls whose time is over, and do what the connection's lifetime asks for."""
         connection = self.connection
         for stream in [*connection.streams.values()]:
             if isinstance(stream.listener, WireCall):
                 stream.listener.expire(now)
-        if connection.has_output and not self.is_marked:
+        if now >= self.lifetime.due:
+            self._live_on(now)
+        if (connection.has_output or connection.is_closing) and self._is_open and not self.is_marked:
             self._port.mark(self)
+
+    def drain(self, now: float) -> None:
+        """Ask the client to go elsewhere with its next calls."""
+        self.connection.drain()
+        self.lifetime.drain(now)
+        self.write()
+
+    def end(self, now: float, by: float) -> None:
+        """Cut the calls that are open, and close: at `by`, whatever is not sent by then."""
+        if self.connection.streams or now >= by:
+            self.connection.close(ErrorCode.NO_ERROR)
+        else:
+            self.connection.turn_away()
+        self.lifetime.close(now, by)
+        self.write()
+        if now >= by:
+            self.drop()
+
+    def _live_on(self, now: float) -> None:
+        connection = self.connection
+        seen = Seen(
+            self._heard_at,
+            connection.is_greeted,
+            len(connection.streams),
+            connection.last_stream,
+            connection.is_draining,
+            bool(self._unsent) or connection.has_output,
+        )
+        step = self.lifetime.look(now, seen)
+        if step is Step.PING:
+            connection.ping()
+        elif step is Step.DRAIN:
+            connection.drain()
+        elif step is Step.TURN_AWAY:
+            connection.turn_away()
+        elif step is Step.CUT:
+            connection.close(ErrorCode.NO_ERROR)
+        elif step is Step.DROP:
+            self.drop()
+
+    def _waits_for_peer(self) -> bool:
+        """Return whether there is something to send for which a handshake has to be over first."""
+        return bool(self._unsent) and not self._is_blocked
 
     def _block(self, *, is_blocked: bool) -> None:
         if is_blocked != self._is_blocked:

@@ -7,44 +7,57 @@ happens, and handles it.
 import logging
 import os
 import select
-import socket
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
-import grpc
-
-from flyweight.server.errors import StartError
+from flyweight.server.security.certificates import Pems
+from flyweight.server.security.reloaded import Reloaded
+from flyweight.server.settings import ConnectionSettings
 from flyweight.server.wire.call import WireCall
-from flyweight.server.wire.channel import PlainChannel
 from flyweight.server.wire.connection import Limits
-from flyweight.server.wire.frames import ErrorCode
 from flyweight.server.wire.link import READABLE, Link
+from flyweight.server.wire.listener import Listener
 
 _log = logging.getLogger(__name__)
 
-_BACKLOG: Final = 1024
-# How often deadlines are looked at.
+# How often deadlines are looked at, and what lifetimes ask for.
 _SWEEP_SECONDS: Final = 0.1
 # Connections that are accepted between two looks at those that are there.
 _ACCEPTED_AT_ONCE: Final = 64
+# More than the kernel lets in before they are accepted.
+_MOST_WAITING: Final = 4096
+# How often the log tells of connections that were one too many.
+_QUIET_SECONDS: Final = 10.0
+_USUAL: Final = ConnectionSettings()
 
 
 class WireServer:
     """A gRPC server over sockets of its own.
 
-    `add_insecure_port`, `start` it, then call `take` again and again from one thread until it says that the
-    server is shut down.
+    Have it `listen`, `start` it, then call `take` again and again from one thread until it says that all is
+    shut down.
     """
 
-    def __init__(self, limits: Limits, most_message_bytes: int, on_call: Callable[[WireCall], None]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        most_message_bytes: int,
+        on_call: Callable[[WireCall], None],
+        terms: ConnectionSettings = _USUAL,
+        *,
+        packs: bool = False,
+    ) -> None:
         self.limits = limits
+        self.terms = terms
         self.most_message_bytes = most_message_bytes
+        self.packs = packs
         self.on_call = on_call
-        self._listener: socket.socket | None = None
+        self._listener: Listener | None = None
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Not before: whoever still has an answer to give may write to it.
@@ -57,35 +70,26 @@ class WireServer:
         self._is_asleep = False
         self._is_stopping = self._is_deaf = False
         self._sweep_at = 0.0
+        # When what is handled now was found.
+        self.now = time.monotonic()
+        self._is_leaving = self._has_left = False
+        # Until when connections may take what is left for them, once this is shut down.
+        self._ends_at = -inf
+        # Connections that were one too many, and when the log may be told of them.
+        self._surplus = 0
+        self._tell_at = -inf
 
-    def add_insecure_port(self, address: str) -> int:
-        """Listen without TLS; return the port.
+    def listen(self, address: str, pems: Reloaded[Pems] | None = None) -> int:
+        """Listen, with TLS if there are PEM files for it; return the port.
 
         Raises:
             RuntimeError: the address cannot be listened on.
         """
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, int(port)))
-            listener.listen(_BACKLOG)
+            self._listener = Listener(address, pems)
         except OSError as error:
-            listener.close()
             raise RuntimeError(f"{address} cannot be listened on") from error
-        listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
-        self._listener = listener
-        return int(listener.getsockname()[1])
-
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:  # noqa: ARG002
-        """Refuse to listen with TLS, which is not written yet.
-
-        Raises:
-            StartError: always.
-        """
-        raise StartError("The wire has no TLS yet; start with --transport grpcio, or without TLS.")
+        return self._listener.port
 
     def start(self) -> None:
         """Accept connections; calls come out of `take`."""
@@ -140,6 +144,7 @@ class WireServer:
             return None
         events = self._poll.poll(self._patience(until_monotonic))
         self._is_asleep = False
+        self.now = now = time.monotonic()
         for number, event in events:
             self._handle(number, event)
         did = bool(events)
@@ -147,7 +152,8 @@ class WireServer:
             did = True
             link, job = self._jobs.popleft()
             self.do(link, job)
-        now = time.monotonic()
+        if self._is_leaving and not self._has_left:
+            self._leave(now)
         if now >= self._sweep_at:
             self._sweep_at = now + _SWEEP_SECONDS
             self._sweep(now)
@@ -163,17 +169,40 @@ class WireServer:
         self._is_asleep = True
         return 0.0 if self._jobs else max(0.0, until_monotonic - time.monotonic())
 
+    def drain(self, until_monotonic: float) -> None:
+        """Close the port, and ask all clients to go elsewhere with their next calls. For any thread.
+
+        Args:
+            until_monotonic: how long `shut_down` may wait for clients to take what is left for them.
+        """
+        self._ends_at = until_monotonic
+        self._is_leaving = True
+        os.eventfd_write(self._wake, 1)
+
     def shut_down(self) -> None:
         """Close the port and cut every call; `take` goes on until all is over."""
         self._is_stopping = True
-        if self._listener is not None:
-            if not self._is_deaf:
-                self._poll.unregister(self._listener.fileno())
-            self._listener.close()
+        self._close_port()
+        now = time.monotonic()
         for link in [*self._links.values()]:
-            link.connection.close(ErrorCode.NO_ERROR)
-            link.write()
-            link.drop()
+            link.end(now, self._ends_at)
+
+    def _leave(self, now: float) -> None:
+        self._has_left = True
+        if self._listener is not None:
+            # Whoever the kernel has let in would be thrown out with the port.
+            for _ in range(_MOST_WAITING // _ACCEPTED_AT_ONCE):
+                self._accept(self._listener)
+        self._close_port()
+        for link in [*self._links.values()]:
+            link.drain(now)
+
+    def _close_port(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            if not self._is_deaf:
+                self._poll.unregister(listener.fileno())
+            listener.close()
 
     def _handle(self, number: int, event: int) -> None:
         link = self._links.get(number)
@@ -184,10 +213,10 @@ class WireServer:
         elif self._listener is not None and number == self._listener.fileno():
             self._accept(self._listener)
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: Listener) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
             try:
-                sock, _ = listener.accept()
+                channel = listener.accept()
             except BlockingIOError:
                 return
             except ConnectionError:
@@ -198,9 +227,23 @@ class WireServer:
                 self._poll.unregister(listener.fileno())
                 self._is_deaf = True
                 return
-            link = self._links[sock.fileno()] = Link(self, PlainChannel(sock))
+            if len(self._links) >= (self.terms.max_connections or inf):
+                channel.close()
+                self._note_surplus()
+                continue
+            link = self._links[channel.fileno()] = Link(self, channel)
             self._poll.register(link.number, READABLE)
             link.write()
+
+    def _note_surplus(self) -> None:
+        self._surplus += 1
+        if self.now >= self._tell_at:
+            _log.warning(
+                "%d connections are open, as many as may be (--max-connections); %d more were closed.",
+                len(self._links),
+                self._surplus,
+            )
+            self._surplus, self._tell_at = 0, self.now + _QUIET_SECONDS
 
     def _flush(self) -> None:
         marked, self._marked = self._marked, []
@@ -213,7 +256,9 @@ class WireServer:
             self._is_deaf = False
             self._poll.register(self._listener.fileno(), select.EPOLLIN)
         for link in [*self._links.values()]:
-            link.expire(now)
+            # Looked at from here: there are thousands, and most have nothing to do.
+            if link.connection.streams or now >= link.lifetime.due:
+                link.sweep(now)
 
 
 def _ignore(_call: WireCall) -> None:

@@ -1,0 +1,72 @@
+"""What every call over a network is to the carrier, whichever transport brings it: how it ends, and when."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from flyweight.server.errors import Code
+from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS
+
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+
+class LiveCall:
+    """One call; a transport's own class adds how it is read and answered.
+
+    What answers it may be called by any thread; all else is for the thread that takes events.
+
+    Attributes:
+        path: "/package.Service/Method".
+        metadata: the caller's, by lower-case names.
+        deadline_monotonic: the caller's deadline on the clock of time.monotonic(); None when it has none.
+    """
+
+    __slots__ = ("_code", "_is_over", "_on_over", "deadline_monotonic", "metadata", "path")
+
+    def __init__(self, path: str, metadata: Metadata, deadline_monotonic: float | None) -> None:
+        self.path = path
+        self.metadata = metadata
+        self.deadline_monotonic = deadline_monotonic
+        self._code: Code | None = None
+        self._is_over = False
+        self._on_over: list[Callable[[], None]] = []
+
+    @property
+    def code(self) -> Code:
+        """Return what the call ended with, whoever ended it; CANCELLED while nobody did."""
+        return Code.CANCELLED if self._code is None else self._code
+
+    def count_as(self, code: Code) -> None:
+        """Say what the call ends with, for whoever asks for `code`; the first to say so counts."""
+        if self._code is None:
+            self._code = code
+
+    def is_active(self) -> bool:
+        """Tell whether the caller still waits: it neither has its answer nor is gone."""
+        return not self._is_over
+
+    def on_over(self, callback: Callable[[], None]) -> None:
+        """Have a function called, by the thread that takes events, when the call is over."""
+        self._on_over.append(callback)
+
+    def refuse(self) -> None:
+        """Have the caller send it again elsewhere; nothing was done for it.
+
+        Where that cannot be said, it learns by the end of its connection.
+        """
+        self.count_as(Code.UNAVAILABLE)
+
+    def _be_over(self) -> None:
+        """Note that the call is over, by whichever side."""
+        self._is_over = True
+        if self._code is None:
+            # A caller who went away first was told nothing, and one whose time was over told itself.
+            deadline = self.deadline_monotonic
+            is_late = deadline is not None and deadline - time.monotonic() < CLOCK_SLACK_SECONDS
+            self._code = Code.DEADLINE_EXCEEDED if is_late else Code.CANCELLED
+
+    def _tell_over(self) -> None:
+        # What is called knows this call, which must not keep it: such a circle would wait for the collector.
+        callbacks, self._on_over = self._on_over, []
+        for callback in callbacks:
+            callback()
