@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from flyweight.protos.errors import FlyweightError
 from flyweight.server.runtime.seam import Array
@@ -11,9 +11,8 @@ TOO_LATE: Final = "The deadline passed before it was the request's turn to run; 
 GONE: Final = "The caller cancelled the request before it could run; it was not run."
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What became of a job that was run.
+class Done(NamedTuple):
+    """What became of a job that was run. A tuple, for it is made anew for each request.
 
     Attributes:
         outputs: the request's own rows of every output that was wanted, by name.
@@ -73,3 +72,7 @@ class Job:
             shapes = [(name, array.dtype, array.shape[1:]) for name, array in self.inputs.items()]
             self._kind = (frozenset(shapes), self.outputs)
         return self._kind
+
+    def be_of(self, kind: Hashable) -> None:
+        """Say what `kind` is, where that is known; None to look anew at tensors that have changed."""
+        self._kind = kind

@@ -9,7 +9,9 @@ from flyweight.protos.tensors import TensorLimits
 from flyweight.server.batching.scheduler import Scheduler
 from flyweight.server.caching import ResponseCache
 from flyweight.server.rpc.admission import Gate
+from flyweight.server.rpc.answers import Answers
 from flyweight.server.rpc.call import Wording, as_it_is
+from flyweight.server.rpc.layouts import Layouts
 from flyweight.server.rpc.models import Models
 from flyweight.server.rpc.reading import DEFAULT_LIMITS
 from flyweight.server.rpc.regions import Regions
@@ -33,6 +35,8 @@ class Inside:
         limits: on the tensors of a request.
         cache: answers that were given before.
         wording: of the failures that callers are told.
+        layouts: of requests that were understood before.
+        answers: write what their answers have in common.
         uniform: gives random numbers in [0, 1).
         clock: monotonic seconds, the scheduler's.
     """
@@ -47,5 +51,7 @@ class Inside:
     cache: ResponseCache = field(default_factory=lambda: ResponseCache(0))
     tracer: Tracer = field(default_factory=lambda: Tracer(None))
     wording: Wording = as_it_is
+    layouts: Layouts = field(default_factory=Layouts)
+    answers: Answers = field(default_factory=Answers)
     uniform: Callable[[], float] = random.random
     clock: Callable[[], float] = time.monotonic

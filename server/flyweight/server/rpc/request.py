@@ -3,22 +3,24 @@
 message -> admission -> traffic chooses -> lease -> arrays, checked -> queue ... run -> message
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from flyweight.protos.errors import FlyweightError
-from flyweight.protos.inference.grpc_service_pb2 import ModelInferResponse
+from flyweight.protos.tensors import Buffer
 from flyweight.server.batching.job import GONE, TOO_LATE, Done, Job, Outcome
 from flyweight.server.caching import CacheKey, key_of
 from flyweight.server.errors import Cancelled, DeadlineExceeded, Draining, NotReady, QueueFull, TimedOut
 from flyweight.server.lifecycle.table import Held, LoadedVariant, RoutingTable
 from flyweight.server.rpc.access import client_key
+from flyweight.server.rpc.answers import head_of_answer, id_field
 from flyweight.server.rpc.border import attempt, failure_of
 from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS, Body, Call, Failure, Reply
 from flyweight.server.rpc.choosing import choose_variant, fall_back, go_on_with
 from flyweight.server.rpc.inside import Inside
 from flyweight.server.rpc.large import read_request
-from flyweight.server.rpc.parameters import InferOptions, read_options, sticky_key_of
+from flyweight.server.rpc.layouts import Checked, Layout
+from flyweight.server.rpc.parameters import read_options, sticky_key_of
 from flyweight.server.rpc.reading import read_inputs
 from flyweight.server.rpc.records import NOBODY, Answerer, Record, Rejection
 from flyweight.server.rpc.turns import Turn
@@ -34,13 +36,13 @@ _REJECTIONS: Final = {
     Draining: Rejection.DRAINING,
 }
 
-# Turns a response into the bytes of whatever the RPC answers with.
-Encode: TypeAlias = Callable[[ModelInferResponse], bytes]
+# Turns the bytes of a response, in parts, into those of whatever the RPC answers with.
+Encode: TypeAlias = Callable[[list[bytes]], bytes]
 
 
-def plain(response: ModelInferResponse) -> bytes:
+def plain(parts: list[bytes]) -> bytes:
     """Encode a response as ModelInfer answers it."""
-    return response.SerializeToString()
+    return b"".join(parts)
 
 
 class Picked(NamedTuple):
@@ -55,6 +57,7 @@ class Request:
     """One request; whoever has it at the moment is the only one who touches it. Answered exactly once."""
 
     __slots__ = (
+        "_body",
         "_call",
         "_client",
         "_decoded",
@@ -64,6 +67,7 @@ class Request:
         "_is_accepted",
         "_job",
         "_key",
+        "_layout",
         "_message",
         "_options",
         "_raw",
@@ -72,6 +76,8 @@ class Request:
         "_turn",
         "_wanted",
     )
+
+    _raw: Sequence[Buffer]
 
     def __init__(self, inside: Inside, call: Call, reply: Reply, encode: Encode) -> None:
         self._inside = inside
@@ -85,6 +91,8 @@ class Request:
         self._job: Job | None = None
         self._turn: Turn | None = None
         self._key: CacheKey | None = None
+        self._layout: Layout | None = None
+        self._raw = ()
 
     def begin(self, body: Body) -> None:
         """Bring the request as far as the queue; whoever runs it goes on by `settle`.
@@ -92,12 +100,19 @@ class Request:
         Raises:
             FlyweightError: whatever keeps it from being answered; `fail` is to follow.
         """
-        message, self._raw = read_request(body)
+        record, call, inside = self._record, self._call, self._inside
+        self._body = body
+        known = inside.layouts.find(body)
+        if known is None:
+            message, self._raw = read_request(body)
+            request_id = message.id
+        else:
+            self._layout, request_id = known
+            message = self._layout.message
         self._message = message
-        record, call = self._record, self._call
-        record.answerer = call.answerer = _known_model(self._inside.models.table, message.model_name)
-        record.request_id = call.request_id = message.id
-        self._options: InferOptions = read_options(message)
+        record.answerer = call.answerer = _known_model(inside.models.table, message.model_name)
+        record.request_id = call.request_id = request_id
+        self._options = read_options(message) if self._layout is None else self._layout.options
         self._be_accepted()
         self._enqueue(self._pick)
 
@@ -148,25 +163,42 @@ class Request:
 
     def _make_job(self, variant: LoadedVariant) -> Job:
         """Read the tensors, and check them before they wait."""
-        message, record, inside = self._message, self._record, self._inside
-        # The variant's outputs may be fewer than the session's: config.pbtxt can leave some out.
-        wanted = wanted_outputs(message, inside.regions) or [spec.name for spec in variant.signature.outputs]
-        inputs = read_inputs(message, self._raw, inside.regions, inside.limits)
-        record.rows = variant.signature.check(inputs, wanted)
+        record, inside, layout, call = self._record, self._inside, self._layout, self._call
+        checked = None if layout is None else layout.checked_by(variant.instance)
+        if checked is None:
+            wanted = wanted_outputs(self._message, inside.regions)
+            inputs = self._inputs()
+            # The variant's outputs may be fewer than the session's: config.pbtxt can leave some out.
+            self._wanted = tuple(wanted or [spec.name for spec in variant.signature.outputs])
+            record.rows = variant.signature.check(inputs, self._wanted)
+        else:
+            inputs = self._inputs()
+            record.rows, self._wanted = checked.rows, checked.wanted
         decoded = self._decoded = inside.clock()
         record.decode_seconds = decoded - record.started
-        self._wanted = tuple(wanted)
-        return Job(
+        job = Job(
             inputs,
             record.rows,
             self._wanted,
             decoded,
             self.settle,
-            is_active=self._call.is_active,
-            deadline_seconds=self._call.deadline_monotonic,
+            is_active=call.is_active,
+            deadline_seconds=call.deadline_monotonic,
             priority=self._options.priority,
             timeout_seconds=self._options.timeout_seconds,
         )
+        if checked is not None:
+            job.be_of(checked.kind)
+        elif layout is not None:
+            layout.note(variant.instance, Checked(record.rows, self._wanted, job.kind))
+        else:
+            inside.layouts.learn(self._body, self._message, self._options, inputs)
+        return job
+
+    def _inputs(self) -> dict[str, Array]:
+        if self._layout is not None:
+            return self._layout.inputs_of(self._body)
+        return read_inputs(self._message, self._raw, self._inside.regions, self._inside.limits)
 
     def _answer_from_cache(self, variant: LoadedVariant, job: Job) -> bool:
         """Answer with what was answered before, if it was; tell whether it was."""
@@ -201,6 +233,7 @@ class Request:
         assert job is not None
         assert held is not None
         job.inputs = {**job.inputs, **step.inputs}
+        job.be_of(None)
         job.outputs = tuple(dict.fromkeys((*job.outputs, *step.outputs)))
         try:
             self._inside.scheduler.submit(held.variant.lane, job)
@@ -225,7 +258,7 @@ class Request:
                 return
             self.fail(failure_of(outcome))
             return
-        result = attempt(lambda: self._body(outcome))
+        result = attempt(lambda: self._write(outcome))
         if isinstance(result, Failure):
             self.fail(result)
             return
@@ -242,7 +275,7 @@ class Request:
         _forget_frames(failure.cause)
         self._reply(self._inside.wording(failure))
 
-    def _body(self, done: Done) -> bytes:
+    def _write(self, done: Done) -> bytes:
         record, held = self._record, self._held
         assert held is not None
         record.queue_seconds = done.started_seconds - self._decoded
@@ -255,29 +288,27 @@ class Request:
             outputs = {name: outputs[name] for name in self._wanted}
         if self._key is not None:
             self._inside.cache.put(self._key, outputs)
-        body = self._encode(self._response(held, outputs))
+        body = self._encode(self._parts(held, outputs))
         record.encode_seconds = self._inside.clock() - began
         return body
 
-    def _response(self, held: Held[Picked], outputs: Mapping[str, Array]) -> ModelInferResponse:
-        variant, choice, message = held.variant, held.choice.choice, self._message
-        response = ModelInferResponse(model_name=variant.model, model_version=variant.name, id=message.id)
-        parameters = response.parameters
-        # What a caller needs to compare variants by itself; the names are part of the wire contract.
-        parameters["flyweight_variant"].string_param = variant.name
-        parameters["flyweight_role"].string_param = choice.role.value
-        parameters["flyweight_reason"].string_param = choice.reason.value
-        if self._options.empty_final_response:
-            parameters["triton_final_response"].bool_param = True
+    def _parts(self, held: Held[Picked], outputs: Mapping[str, Array]) -> list[bytes]:
+        """Return the bytes of the response, in parts."""
+        variant, choice, inside = held.variant, held.choice.choice, self._inside
+        is_final = self._options.empty_final_response
+        request_id = id_field(self._record.request_id)
+        if self._layout is not None or not any(output.parameters for output in self._message.outputs):
+            return [*inside.answers.write(variant, choice, outputs, is_final=is_final), request_id]
+        response = head_of_answer(variant, choice, is_final=is_final)
         write_outputs(
             response,
-            message,
+            self._message,
             outputs,
             variant.labels,
-            self._inside.regions,
+            inside.regions,
             has_batch_axis=variant.signature.max_batch_rows > 0,
         )
-        return response
+        return [response.SerializeToString(), request_id]
 
     def _fall_back(self) -> bool:
         """Let another variant answer for one whose process died, once; tell whether one does."""

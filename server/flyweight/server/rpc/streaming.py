@@ -13,11 +13,13 @@ from typing import Final
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferResponse, ModelStreamInferResponse
 from flyweight.server.errors import QueueFull
 from flyweight.server.rpc.call import Body, Call, Failure, Stream
+from flyweight.server.rpc.fields import tag_of, varint
 from flyweight.server.rpc.inference import Inference
 
 # Requests of one stream under way at a time: enough to fill a batch. The next is read from the network when
 # one of them is answered, so a caller that does not read its answers is not read either.
 _MOST_UNDER_WAY: Final = 32
+_INFER_RESPONSE: Final = tag_of(ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER)
 
 
 class InferStreams:
@@ -137,8 +139,10 @@ class InferStream:
         self._stream.read()
 
 
-def _in_stream(response: ModelInferResponse) -> bytes:
-    return ModelStreamInferResponse(infer_response=response).SerializeToString()
+def _in_stream(parts: list[bytes]) -> bytes:
+    """Put a ModelInferResponse into a ModelStreamInferResponse."""
+    length = sum(map(len, parts))
+    return b"".join((_INFER_RESPONSE, varint(length), *parts))
 
 
 def _failed(failure: Failure, request_id: str) -> bytes:
