@@ -1,9 +1,13 @@
 """The server at full rate for minutes, with a swap every second: what of its memory stays with each.
 
 Callers ask without a pause, by single calls and on streams, while one variant after the other is published in
-the place of the last. Printed are RSS, PSS and open files over time, and the slope of PSS by least squares
-after a time to settle: in KB for 1,000 requests and for each swap, both taken from the same curve. Answers
-are checked, and every one that is wrong or missing is a failure (exit code 1).
+the place of the last. Printed are RSS, PSS and open files over time, and the slopes by least squares after a
+time to settle: of PSS in KB for 1,000 requests and for each swap, both taken from the same curve, and of RSS
+in MB an hour, with the ends of its 95 % confidence interval. Answers are checked, and every one that is wrong
+or missing is a failure (exit code 1).
+
+Without --swaps nothing but traffic is left, which is what a transport's memory is read from. Rates mean
+something only on a machine that does nothing else; memory does on any.
 """
 
 import argparse
@@ -19,11 +23,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from scipy.stats import t as student
 
 from flyweight.protos.inference import grpc_service_pb2 as pb
 from flyweight.protos.manifest.v1.manifest_pb2 import VariantManifest
@@ -79,13 +85,13 @@ class Load:
                     self._note(0, f"{error.code().name}: {error.details()}")
 
     def _call(self, channel: grpc.Channel) -> None:
-        ask = channel.unary_unary(SERVICE + "ModelInfer")
+        ask: Any = channel.unary_unary(SERVICE + "ModelInfer", None, None)
         futures = [(value, ask.future(body_of(value), timeout=TIMEOUT_SECONDS)) for value in range(1, 9)]
         for value, future in futures:
             self._check(value, pb.ModelInferResponse.FromString(future.result()))
 
     def _stream(self, channel: grpc.Channel) -> None:
-        ask = channel.stream_stream(SERVICE + "ModelStreamInfer")
+        ask: Any = channel.stream_stream(SERVICE + "ModelStreamInfer", None, None)
         heard = 0
         for value, message in enumerate(ask(map(body_of, range(1, 101)), timeout=TIMEOUT_SECONDS), start=1):
             answer = pb.ModelStreamInferResponse.FromString(message)
@@ -142,12 +148,12 @@ def publish(repository: Path) -> None:
 
 
 @contextmanager
-def serving(repository: Path, runtime: str) -> Iterator[tuple[int, str]]:
+def serving(repository: Path, *options: str) -> Iterator[tuple[int, str]]:
     """Run a server; yield its process's number and its address."""
     command = [str(Path(sys.executable).with_name("flyweight")), "serve", str(repository)]
-    options = ["--runtime", runtime, "--port", "0", "--metrics-port", "0", "--max-in-flight", "256"]
+    ports = ["--port", "0", "--metrics-port", "0", "--max-in-flight", "256"]
     with subprocess.Popen(
-        [*command, *options], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [*command, *ports, *options], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         try:
             assert process.stdout is not None
@@ -176,11 +182,31 @@ def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
     return float(np.polyfit(xs, ys, 1)[0])
 
 
+def slope_interval(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of the 95 % confidence interval of the slope.
+
+    By Student's t with the residuals' degrees of freedom (Draper and Smith, Applied Regression Analysis,
+    section 1.4), which are fewer than the points where residuals follow one another: n (1 - r) / (1 + r), r
+    being their correlation from one point to the next (Bartlett 1946).
+    """
+    if len(xs) < 3 or max(xs) == min(xs):
+        return 0.0, 0.0
+    places, values = np.asarray(xs), np.asarray(ys)
+    steepness, level = np.polyfit(places, values, 1)
+    residuals = values - steepness * places - level
+    power = float(residuals @ residuals)
+    follows = max(0.0, float(residuals[1:] @ residuals[:-1]) / power) if power else 0.0
+    freedom = max(1.0, len(xs) * (1 - follows) / (1 + follows) - 2)
+    half = float(student.ppf(0.975, freedom) * (power / len(xs) / freedom / places.var()) ** 0.5)
+    return float(steepness) - half, float(steepness) + half
+
+
 def soak(arguments: argparse.Namespace, repository: Path) -> tuple[list[Look], list[str]]:
     """Serve for as long as was asked; return the curve, and what went wrong."""
     publish(repository)
     looks: list[Look] = []
-    with serving(repository, arguments.runtime) as (pid, address):
+    options = ("--runtime", arguments.runtime, "--transport", arguments.transport)
+    with serving(repository, *options) as (pid, address):
         load = Load(address, arguments.callers, arguments.streams)
         began, swaps = time.monotonic(), 0
         pause = threading.Event()
@@ -212,6 +238,9 @@ def figures(looks: Sequence[Look]) -> dict[str, float]:
     """Return what the curve says once it settled."""
     settled = [seen for seen in looks if seen.seconds >= SETTLING * looks[-1].seconds]
     kilobytes = [seen.pss_bytes / KILOBYTE for seen in settled]
+    hours = [seen.seconds / 3600 for seen in settled]
+    megabytes = [seen.rss_bytes / MEGABYTE for seen in settled]
+    least, most = slope_interval(hours, megabytes)
     last = looks[-1]
     return {
         "requests": last.requests,
@@ -219,6 +248,9 @@ def figures(looks: Sequence[Look]) -> dict[str, float]:
         "swaps": last.swaps,
         "pss_kb_per_1000_requests": slope([seen.requests / 1000 for seen in settled], kilobytes),
         "pss_kb_per_swap": slope([seen.swaps for seen in settled], kilobytes),
+        "rss_mb_per_hour": slope(hours, megabytes),
+        "rss_mb_per_hour_at_least": least,
+        "rss_mb_per_hour_at_most": most,
         "pss_grown_kb": kilobytes[-1] - kilobytes[0],
         "files_at_first": settled[0].files,
         "files_at_last": last.files,
@@ -230,6 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--runtime", choices=("inline", "process"), default="inline")
+    parser.add_argument("--transport", choices=("grpcio", "wire"), default="grpcio")
     parser.add_argument("--callers", type=int, default=3, help="threads with 8 calls at a time")
     parser.add_argument("--streams", type=int, default=1, help="threads with a stream of 100 requests")
     parser.add_argument("--swaps", action=argparse.BooleanOptionalAction, default=True)

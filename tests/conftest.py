@@ -1,4 +1,4 @@
-"""What every test needs: a cache folder that is not the user's, and an end that leaves nothing running."""
+"""What every test needs: a transport, a cache folder of its own, and an end that leaves nothing running."""
 
 import os
 import signal
@@ -6,12 +6,33 @@ from collections.abc import Iterator
 
 import pytest
 
+# The variable of `flyweight serve`'s own option, so that it reaches servers which a command of ours starts.
+_TRANSPORT_VARIABLE = "FLYWEIGHT_SERVE_TRANSPORT"
 
-def pytest_configure() -> None:
-    """Let SIGTERM end a run as Ctrl-C does: fixtures then end what they started."""
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that says what speaks gRPC in the servers under test."""
+    parser.addoption(
+        "--transport",
+        choices=("grpcio", "wire"),
+        default="grpcio",
+        help="transport of every server that a test starts, unless the test names one with a reason",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let SIGTERM end a run as Ctrl-C does: fixtures then end what they started. Set the transport."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Whoever is forked, a worker pool's processes for instance, ends at once as ever.
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    os.environ[_TRANSPORT_VARIABLE] = config.getoption("transport", "grpcio")
+
+
+@pytest.fixture(scope="session")
+def transport(request: pytest.FixtureRequest) -> str:
+    """Return the transport of servers in the test's own process; others are told by their environment."""
+    chosen: str = request.config.getoption("transport", "grpcio")
+    return chosen
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, save
 from tritonclient.utils import InferenceServerException
 
 from flyweight.server.app import Server
-from flyweight.server.settings import Compat, ServerSettings
+from flyweight.server.settings import Compat, ServerSettings, Transport
 
 ELEMENTS = {
     "BOOL": (TensorProto.BOOL, np.bool_),
@@ -38,6 +38,7 @@ ELEMENTS = {
     "BYTES": (TensorProto.STRING, np.object_),
 }
 LABELS = ("zero", "one", "two")
+Served = Callable[..., AbstractContextManager[str]]
 
 
 def write_identity(folder: Path, element: int, shape: list[Any]) -> None:
@@ -71,15 +72,20 @@ def answer_to(result: Any, error: Any) -> str:
     return str(error) if error else str(result.get_response().id)
 
 
-@contextmanager
-def serving(repository: Path, **settings: Any) -> Iterator[Any]:
-    server = Server(ServerSettings(repository, port=0, metrics_port=0, **settings))
-    try:
-        address = server.start().address
-        with triton.InferenceServerClient(address) as client:
-            yield client
-    finally:
-        server.stop()
+@pytest.fixture(scope="session")
+def served(transport: str) -> Served:
+    """Return a context over a repository and settings, which gives the address of a server of these."""
+
+    @contextmanager
+    def serving(repository: Path, **settings: Any) -> Iterator[str]:
+        settings = {"port": 0, "metrics_port": 0, "transport": Transport(transport), **settings}
+        server = Server(ServerSettings(repository, **settings))
+        try:
+            yield server.start().address
+        finally:
+            server.stop()
+
+    return serving
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +101,19 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(repository: Path, traces: Path) -> Iterator[Any]:
-    with serving(repository, shared_memory=True, trace_folder=traces) as found:
+def client(repository: Path, traces: Path, served: Served) -> Iterator[Any]:
+    with (
+        served(repository, shared_memory=True, trace_folder=traces) as address,
+        triton.InferenceServerClient(address) as found,
+    ):
         yield found
 
 
 @pytest.fixture
-def plain(tmp_path: Path) -> Iterator[Any]:
+def plain(tmp_path: Path, served: Served) -> Iterator[Any]:
     """Return a client of a server on which nothing is switched on."""
     write_identity(tmp_path / "fp32" / "1", TensorProto.FLOAT, ["n", "m"])
-    with serving(tmp_path) as found:
+    with served(tmp_path) as address, triton.InferenceServerClient(address) as found:
         yield found
 
 
@@ -216,7 +225,7 @@ def test_answers_come_to_callbacks_too(client: Any) -> None:
     assert {answers.get(timeout=60) for _ in range(20)} == {str(place) for place in range(20)}
 
 
-def test_its_asyncio_client_infers_side_by_side_and_streams(repository: Path) -> None:
+def test_its_asyncio_client_infers_side_by_side_and_streams(repository: Path, served: Served) -> None:
     x = np.ones((1, 2), np.float32)
 
     async def requests() -> AsyncIterator[dict[str, Any]]:
@@ -230,11 +239,8 @@ def test_its_asyncio_client_infers_side_by_side_and_streams(repository: Path) ->
             alone = [answer_to(result, None) for result in await asyncio.gather(*calls)]
             return alone, [answer_to(*each) async for each in client.stream_infer(requests())]
 
-    server = Server(ServerSettings(repository, port=0, metrics_port=0))
-    try:
-        alone, streamed = asyncio.run(ask(server.start().address))
-    finally:
-        server.stop()
+    with served(repository) as address:
+        alone, streamed = asyncio.run(ask(address))
     assert alone == [str(place) for place in range(20)]
     assert "There is no model 'nobody'" in streamed.pop(10)
     assert streamed == [str(place) for place in range(20) if place != 10]
@@ -359,11 +365,12 @@ def test_the_server_tells_the_extensions_that_it_has(client: Any) -> None:
     assert "cuda_shared_memory" not in extensions
 
 
-def test_with_compat_the_words_are_tritons(repository: Path) -> None:
+def test_with_compat_the_words_are_tritons(repository: Path, served: Served) -> None:
     given = triton.InferInput("x", [1, 2], "FP32")
     given.set_shared_memory("nowhere", 8)
     with (
-        serving(repository, shared_memory=True, compat=Compat.TRITON) as compatible,
+        served(repository, shared_memory=True, compat=Compat.TRITON) as address,
+        triton.InferenceServerClient(address) as compatible,
         pytest.raises(InferenceServerException) as caught,
     ):
         compatible.infer("fp32", [given])

@@ -17,6 +17,11 @@ class Choices:
         self._content = content
         self._place = 0
 
+    @property
+    def is_used_up(self) -> bool:
+        """Whether there are no more bytes to decide by."""
+        return self._place >= len(self._content)
+
     def bytes(self, count: int) -> bytes:
         """Return the next bytes, fewer at the end."""
         part = self._content[self._place : self._place + count]

@@ -154,12 +154,12 @@ def test_a_cancelled_stream_harms_nobody(target: Target) -> None:
 def test_streams_side_by_side_keep_to_themselves(target: Target) -> None:
     """Three streams at once each get their own answers in their own order.
 
-    Source: none in the protocol. Few streams: a server may refuse what is more than it holds at one time.
+    Source: none in the protocol. Few requests: a server may refuse what is more than it holds at one time.
     """
-    calls = [target.stream([numbered(100 * s + n) for n in range(60)]) for s in range(3)]
+    calls = [target.stream([numbered(100 * s + n) for n in range(20)]) for s in range(3)]
     for index, call in enumerate(calls):
         numbers = [number_of(message) for message in call]
-        assert numbers == [100 * index + n for n in range(60)]
+        assert numbers == [100 * index + n for n in range(20)]
 
 
 @case("stream/slow-reader", STREAMING)

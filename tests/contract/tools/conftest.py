@@ -13,7 +13,7 @@ import tritonclient.grpc as triton
 from onnx import parser, save
 
 from flyweight.server.app import Server, Started
-from flyweight.server.settings import ServerSettings
+from flyweight.server.settings import ServerSettings, Transport
 
 # Far more than any of them needs, and less than a test may take.
 PATIENCE_SECONDS: Final = 120
@@ -114,12 +114,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def serve(repository: Path) -> Iterator[Callable[..., Started]]:
+def serve(repository: Path, transport: str) -> Iterator[Callable[..., Started]]:
     """Return a function that serves the repository with settings."""
     servers: list[Server] = []
 
     def start(**settings: Any) -> Started:
-        server = Server(ServerSettings(repository, port=0, metrics_port=0, **settings))
+        settings = {"port": 0, "metrics_port": 0, "transport": Transport(transport), **settings}
+        server = Server(ServerSettings(repository, **settings))
         servers.append(server)
         return server.start()
 

@@ -152,8 +152,10 @@ class _Notebook(Tallies):
         super().end(answerer)
         self.held.remove(answerer)
 
-    def record(self, record: Record) -> None:
-        super().record(record)
+    def record(self, record: Record, ended: Answerer | None = None) -> None:
+        super().record(record, ended)
+        if ended is not None:
+            self.held.remove(ended)
         self.records.append(record)
 
 

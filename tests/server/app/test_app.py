@@ -20,19 +20,26 @@ from flyweight.protos.tensors import encode_inputs
 from flyweight.server.app import Server, Started
 from flyweight.server.errors import Draining, LoadFailed, StartError
 from flyweight.server.runtime.fake import FakeFactory, FakeRuntime
-from flyweight.server.settings import ServerSettings
+from flyweight.server.settings import ServerSettings, Transport
 
 PATIENCE_SECONDS = 30
 SERVICE = "/inference.GRPCInferenceService"
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> ServerSettings:
+def settings(tmp_path: Path, transport: str) -> ServerSettings:
     for variant in ("1", "2"):
         folder = tmp_path / "tiny" / variant
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(b"fake")
-    return ServerSettings(tmp_path, port=0, metrics_port=0, poll_seconds=0.01, drain_seconds=PATIENCE_SECONDS)
+    return ServerSettings(
+        tmp_path,
+        port=0,
+        metrics_port=0,
+        poll_seconds=0.01,
+        drain_seconds=PATIENCE_SECONDS,
+        transport=Transport(transport),
+    )
 
 
 @pytest.fixture

@@ -35,6 +35,8 @@ from flyweight.server.token_command import token
 @pytest.fixture
 def settings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ServerSettings]:
     """Return a function from a command line to the settings that a server would get."""
+    # It is how a run of the tests chooses the transport of its servers; here the command line alone speaks.
+    monkeypatch.delenv("FLYWEIGHT_SERVE_TRANSPORT", raising=False)
     seen: list[ServerSettings] = []
     monkeypatch.setattr(cli, "Server", seen.append)
     monkeypatch.setattr(cli, "_run", lambda _: 0)
@@ -156,6 +158,7 @@ def test_grpc_and_metrics_cannot_share_a_port(settings_of: Callable[..., ServerS
         ("127.0.0.1", None, None, True),
         ("localhost", None, None, True),
         ("::1", None, None, True),
+        ("unix:/run/flyweight.sock", None, None, True),
         ("0.0.0.0", None, None, False),
         ("::", None, None, False),
         ("models.example.org", None, None, False),
@@ -176,6 +179,7 @@ def test_control_is_for_this_machine_or_for_known_callers(
     [
         (ServerSettings(Path(), access=Path("who.yaml")), None),
         (ServerSettings(Path(), host="0.0.0.0"), None),
+        (ServerSettings(Path(), host="unix:a", access=Path("who.yaml"), allow_control=True), None),
         (ServerSettings(Path(), host="0.0.0.0", access=Path("who.yaml")), "Tokens travel unencrypted"),
         (ServerSettings(Path(), host="0.0.0.0", allow_control=True), "Whoever reaches 0.0.0.0 may load"),
         (

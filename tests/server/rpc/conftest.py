@@ -14,6 +14,7 @@ import pytest
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest
 from flyweight.protos.inference.model_config_pb2 import ModelConfig
 from flyweight.protos.tensors import encode_inputs
+from flyweight.server.addresses import address_of
 from flyweight.server.batching.scheduler import Scheduler
 from flyweight.server.caching import ResponseCache
 from flyweight.server.errors import UnknownModel
@@ -125,8 +126,10 @@ class Notebook(Tallies):
         super().end(answerer)
         self.held.remove(answerer)
 
-    def record(self, record: Record) -> None:
-        super().record(record)
+    def record(self, record: Record, ended: Answerer | None = None) -> None:
+        super().record(record, ended)
+        if ended is not None:
+            self.held.remove(ended)
         self.records.append(record)
 
 
@@ -290,18 +293,17 @@ class Served:
         methods: tuple[Method, ...] = (),
         **options: Any,
     ) -> None:
-        self.bench, self.health = bench, Health()
+        self.bench, self.health, self.transport = bench, Health(), settings.transport
         every = [*bench.methods, *self.health.methods, *Reflection(SERVICE_NAMES).methods, *methods]
         self.carrier = GrpcioCarrier(settings, every, bench.scheduler, **options)
         self.port = self.carrier.bind()
+        self.address = address_of(settings.host, self.port)
         self.carrier.start()
         self.channel = self.connect()
 
     def connect(self) -> grpc.Channel:
         """Open a connection of its own."""
-        return grpc.insecure_channel(
-            f"127.0.0.1:{self.port}", options=[("grpc.use_local_subchannel_pool", 1)]
-        )
+        return grpc.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)])
 
     def future(self, path: str, body: bytes = b"", **options: Any) -> Any:
         method: Any = self.channel.unary_unary(path)  # pyright: ignore[reportCallIssue] -- bytes both ways
@@ -332,8 +334,6 @@ def serve(
         settings: ServerSettings = SETTINGS, *, methods: tuple[Method, ...] = (), **parts: Any
     ) -> Served:
         options = {name: parts.pop(name) for name in ("guard", "wording") if name in parts}
-        if settings.tls is not None and request.param is Transport.WIRE:
-            pytest.skip("the wire has no TLS yet")
         settings = replace(settings, transport=request.param)
         running.append(Served(build(**parts), settings, methods, **options))
         return running[-1]

@@ -1,66 +1,45 @@
 """Certificates, access files, and a small server that says who called."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import trustme
 
-from flyweight.server.rpc.listening import bind, channel_options
-from flyweight.server.rpc.peers import peer_of
-from flyweight.server.settings import ServerSettings, TlsFiles
+from flyweight.server.rpc.call import Call, Peer
+from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.method import Unary
+from flyweight.server.settings import ServerSettings, Transport
+from tests.server.authority import Authority
 
 PATIENCE_SECONDS = 30
 
 
-class Authority:
-    """A certificate authority of its own, the server's files from it, and clients that trust it."""
+class NoRuns:
+    """What waits for a run where there are none."""
 
-    def __init__(self, folder: Path) -> None:
-        self.authority = trustme.CA()
-        self.files = TlsFiles(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
-        folder.mkdir(parents=True, exist_ok=True)
-        certificate = self.authority.issue_cert("127.0.0.1", "localhost")
-        self.files.key.write_bytes(certificate.private_key_pem.bytes())
-        self.files.certificate.write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
-        assert self.files.client_authority is not None
-        self.files.client_authority.write_bytes(self.root)
+    def has_work(self) -> bool:
+        return False
 
-    @property
-    def root(self) -> bytes:
-        return bytes(self.authority.cert_pem.bytes())
-
-    def client(self, *names: str, common_name: str | None = None) -> grpc.ChannelCredentials:
-        """Return the credentials of a client with a certificate of these names, or without one."""
-        if not names:
-            return grpc.ssl_channel_credentials(self.root)
-        certificate = self.authority.issue_cert(*names, common_name=common_name)
-        chain = b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
-        return grpc.ssl_channel_credentials(self.root, certificate.private_key_pem.bytes(), chain)
+    def advance(self) -> float | None:
+        return None
 
 
 class Echo:
-    """A grpcio server at our port, with our limits, whose one RPC answers with the caller's peer."""
+    """A server at our port, with our limits, whose one RPC answers what it was asked; it knows who asked."""
 
     path = "/test.Echo/Peer"
 
     def __init__(self, settings: ServerSettings) -> None:
-        self._pool = ThreadPoolExecutor(4)
-        self._server = grpc.server(self._pool, options=channel_options(settings))
-        handler = grpc.unary_unary_rpc_method_handler(self._answer)
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("test.Echo", {"Peer": handler}),)
-        )
-        self.port = bind(self._server, settings)
-        self._server.start()
-        self.seen: list[Any] = []
+        self.seen: list[Peer] = []
+        self._carrier = GrpcioCarrier(settings, [Unary(self.path, self._answer)], NoRuns())
+        self.port = self._carrier.bind()
+        self._carrier.start()
 
-    def _answer(self, body: bytes, context: grpc.ServicerContext) -> bytes:
-        self.seen.append(peer_of(context))
+    def _answer(self, body: bytes, call: Call) -> bytes:
+        self.seen.append(call.peer())
         return body
 
     def call(self, channel: grpc.Channel, body: bytes = b"", **options: Any) -> bytes:
@@ -68,8 +47,7 @@ class Echo:
         return answer
 
     def stop(self) -> None:
-        self._server.stop(None).wait(PATIENCE_SECONDS)
-        self._pool.shutdown()
+        self._carrier.stop(0)
 
 
 @pytest.fixture
@@ -78,11 +56,12 @@ def make_authority(tmp_path: Path) -> Callable[[str], Authority]:
 
 
 @pytest.fixture
-def start_echo() -> Iterator[Callable[..., Echo]]:
+def start_echo(transport: str) -> Iterator[Callable[..., Echo]]:
     running: list[Echo] = []
 
     def start(**settings: Any) -> Echo:
-        running.append(Echo(replace(ServerSettings(Path("unused"), port=0), **settings)))
+        always = ServerSettings(Path("unused"), port=0, transport=Transport(transport))
+        running.append(Echo(replace(always, **settings)))
         return running[-1]
 
     yield start

@@ -2,18 +2,52 @@
 
 import logging
 import shutil
+import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from flyweight.server.errors import StartError
-from flyweight.server.security.certificates import read_pems, watched_pems
-from flyweight.server.settings import TlsFiles
+from flyweight.server.security.certificates import read_pems, server_context, watched_pems
+from flyweight.server.settings import TlsFiles, Transport
 
 Make = Callable[[str], Any]
+
+
+@pytest.fixture(params=Transport)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Both, whichever the run is about."""
+    return str(request.param)
+
+
+def certificate_of(
+    authority: Any, names: list[x509.GeneralName], common_names: list[str]
+) -> trustme.LeafCert:
+    """Return a client's certificate as trustme cannot make it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.load_pem_x509_certificate(authority.root)
+    now = datetime.now(UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in common_names])
+    built = x509.CertificateBuilder(
+        issuer.subject, subject, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1)
+    )
+    if names:
+        built = built.add_extension(x509.SubjectAlternativeName(names), critical=not common_names)
+    signed = built.sign(authority.authority._private_key, hashes.SHA256())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return trustme.LeafCert(pem, signed.public_bytes(serialization.Encoding.PEM), [])
 
 
 def replace_by(files: TlsFiles, others: TlsFiles) -> None:
@@ -154,7 +188,75 @@ def test_the_peer_has_its_address_and_every_name_of_its_certificate(
     echo.call(connect(echo.port, authority.client(*names, common_name="the old way")))
     (peer,) = echo.seen
     assert peer.host == "127.0.0.1"
-    assert set(peer.certificate_names) == {*names, "the old way"}
+    assert peer.certificate_names == (*names, "the old way")
+
+
+def test_the_names_are_uris_first_and_the_first_common_name_last(
+    make_authority: Make, start_echo: Callable[..., Any], connect: Callable[..., grpc.Channel]
+) -> None:
+    authority = make_authority("only")
+    echo = start_echo(tls=authority.files)
+    certificate = certificate_of(
+        authority,
+        [
+            x509.RFC822Name("someone@example.org"),
+            x509.IPAddress(ip_address("10.0.0.1")),
+            x509.DNSName("client.example.org"),
+            x509.UniformResourceIdentifier("spiffe://example.org/shop"),
+            x509.DNSName("*.example.org"),
+        ],
+        ["first Ü", "second"],
+    )
+    echo.call(connect(echo.port, authority.bearing(certificate)))
+    assert echo.seen[0].certificate_names == (
+        "spiffe://example.org/shop",
+        "client.example.org",
+        "*.example.org",
+        "someone@example.org",
+        "first Ü",
+    )
+
+
+def test_a_certificate_without_a_name_gives_none(
+    make_authority: Make, start_echo: Callable[..., Any], connect: Callable[..., grpc.Channel]
+) -> None:
+    """Or all such clients would count as one, by the name of nothing."""
+    authority = make_authority("only")
+    echo = start_echo(tls=authority.files)
+    echo.call(connect(echo.port, authority.bearing(certificate_of(authority, [], []))))
+    assert echo.seen[0].certificate_names == ()
+
+
+def test_an_authority_below_another_may_be_named_alone(
+    make_authority: Make, start_echo: Callable[..., Any], connect: Callable[..., grpc.Channel]
+) -> None:
+    authority = make_authority("only")
+    below = authority.authority.create_child_ca()
+    authority.files.client_authority.write_bytes(below.cert_pem.bytes())
+    echo = start_echo(tls=authority.files)
+    echo.call(connect(echo.port, authority.bearing(below.issue_cert("client.example.org"))))
+    with pytest.raises(grpc.RpcError):
+        echo.call(connect(echo.port, authority.client("sibling.example.org")))
+    assert [peer.certificate_names[0] for peer in echo.seen] == ["client.example.org"]
+
+
+def test_no_key_is_written_anywhere(make_authority: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = make_authority("only").files
+    loaded: list[str] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", lambda _, *paths, **__: loaded.extend(paths))
+    read_pems(files)
+    assert len(loaded) == 2
+    assert all(path.startswith("/proc/self/fd/") and not Path(path).exists() for path in loaded)
+
+
+def test_files_that_change_between_two_looks_are_not_mixed(
+    make_authority: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was checked is what is used: the bytes, not the files."""
+    one, other = make_authority("one"), make_authority("other")
+    pems = read_pems(one.files)
+    replace_by(one.files, other.files)
+    assert server_context(pems).verify_mode is ssl.CERT_REQUIRED
 
 
 def test_a_peer_without_tls_has_an_address_only(

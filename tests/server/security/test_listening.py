@@ -15,9 +15,12 @@ import pytest
 from flyweight.server.errors import StartError
 from flyweight.server.rpc.listening import bind, channel_options
 from flyweight.server.rpc.peers import peer_of
-from flyweight.server.settings import Compression, ConnectionSettings, ServerSettings
+from flyweight.server.settings import Compression, ConnectionSettings, ServerSettings, Transport
+from flyweight.server.wire import lifetime
 
 PATIENCE_SECONDS = 30
+# Whatever the option says: the two count and time connections by code of their own.
+BOTH = pytest.mark.parametrize("transport", Transport)
 Connect = Callable[..., grpc.Channel]
 Start = Callable[..., Any]
 
@@ -78,6 +81,7 @@ def code_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     return caught.value.code(), caught.value.details() or ""
 
 
+@BOTH
 @pytest.mark.parametrize("said", [b"", b"PRI * HTTP", PREFACE])
 def test_a_connection_that_does_not_begin_is_closed(
     start_echo: Start, wire: Callable[[int], Wire], said: bytes
@@ -88,6 +92,7 @@ def test_a_connection_that_does_not_begin_is_closed(
     assert half_open.is_closed_by_server()
 
 
+@BOTH
 def test_a_connection_that_does_not_begin_tls_is_closed(
     start_echo: Start, wire: Callable[[int], Wire], make_authority: Any
 ) -> None:
@@ -96,6 +101,7 @@ def test_a_connection_that_does_not_begin_tls_is_closed(
     assert wire(echo.port).is_closed_by_server()
 
 
+@BOTH
 def test_a_connection_too_many_is_closed_and_there_is_room_when_one_ends(
     start_echo: Start, wire: Callable[[int], Wire], connect: Connect
 ) -> None:
@@ -190,6 +196,7 @@ def _relay(client: socket.socket, server: socket.socket, call: Any) -> int:
     return sent
 
 
+@BOTH
 def test_a_client_that_answers_no_ping_is_closed(start_echo: Start, wire: Callable[[int], Wire]) -> None:
     settings = ConnectionSettings(keepalive_seconds=0.1, keepalive_timeout_seconds=0.1)
     dead = wire(start_echo(connections=settings).port)
@@ -198,11 +205,23 @@ def test_a_client_that_answers_no_ping_is_closed(start_echo: Start, wire: Callab
     assert PING in kinds
 
 
+@BOTH
 def test_a_client_that_pings_too_often_is_told_so(start_echo: Start, wire: Callable[[int], Wire]) -> None:
     hasty = wire(start_echo(connections=ConnectionSettings(min_ping_seconds=60)).port)
     hasty.socket.sendall(PREFACE + frame(SETTINGS) + frame(SETTINGS, flags=ACK) + frame(PING, bytes(8)) * 5)
     farewells = [payload for kind, _, payload in hasty.frames() if kind == GOAWAY]
     assert any(b"too_many_pings" in payload for payload in farewells)
+
+
+@BOTH
+def test_pings_that_measure_the_bandwidth_never_count(start_echo: Start, connect: Connect) -> None:
+    """Clients of gRPC send one with every round trip in which data came."""
+    echo = start_echo(connections=ConnectionSettings(min_ping_seconds=3600), max_message_bytes=8 << 20)
+    channel = connect(echo.port, options=[("grpc.max_receive_message_length", -1)])
+    for size in (1 << 12, 1 << 20, 1 << 22):
+        for _ in range(20):
+            assert len(echo.call(channel, bytes(size))) == size
+    assert len({peer.address for peer in echo.seen}) == 1
 
 
 def test_a_client_that_pings_as_often_as_clients_may_is_not_cut_off() -> None:
@@ -212,6 +231,7 @@ def test_a_client_that_pings_as_often_as_clients_may_is_not_cut_off() -> None:
     assert options["grpc.keepalive_permit_without_calls"] == 1
 
 
+@BOTH
 def test_a_connection_of_age_is_ended_without_losing_a_call(start_echo: Start, connect: Connect) -> None:
     echo = start_echo(connections=ConnectionSettings(max_connection_age_seconds=0.1))
     channel = connect(echo.port)
@@ -221,9 +241,13 @@ def test_a_connection_of_age_is_ended_without_losing_a_call(start_echo: Start, c
         addresses.add(echo.seen[-1].address)
 
 
+@BOTH
 def test_an_idle_connection_is_ended_when_that_is_asked_for(
-    start_echo: Start, wire: Callable[[int], Wire]
+    start_echo: Start, wire: Callable[[int], Wire], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # This client neither says that it heard of the end nor closes, and is not to be waited for here.
+    monkeypatch.setattr(lifetime, "_HEARD_SECONDS", 0.1)
+    monkeypatch.setattr(lifetime, "_CLOSING_SECONDS", 0.1)
     idle = wire(start_echo(connections=ConnectionSettings(max_connection_idle_seconds=0.1)).port)
     idle.socket.sendall(PREFACE + frame(SETTINGS) + frame(SETTINGS, flags=ACK))
     assert GOAWAY in [kind for kind, _, _ in idle.frames()]
@@ -244,24 +268,15 @@ def test_the_number_of_connections_follows_the_files_that_may_be_open(
 
 
 class Refusing:
-    """A server that cannot listen, and says so in either of the ways that there are."""
+    """A server that cannot listen."""
 
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error
-
-    def add_insecure_port(self, address: str) -> int:
-        if self.error is not None:
-            raise self.error
-        return 0
-
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        return self.add_insecure_port(address)
+    def listen(self, address: str, pems: object) -> int:
+        raise RuntimeError("no")
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError("no")])
-def test_a_port_that_grpc_does_not_take_is_told(error: Exception | None) -> None:
+def test_a_port_that_grpc_does_not_take_is_told() -> None:
     with pytest.raises(StartError, match=r"127\.0\.0\.1:0 cannot be listened on"):
-        bind(Refusing(error), replace(ServerSettings(Path("unused")), port=0))
+        bind(Refusing(), replace(ServerSettings(Path("unused")), port=0))
 
 
 class From:

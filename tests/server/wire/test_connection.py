@@ -126,7 +126,7 @@ def data(octets: bytes, number: int = 1, flags: int = 0) -> bytes:
     return frame(Kind.DATA, flags, number, octets)
 
 
-def of_kind(frames: list[Frame], kind: Kind) -> list[Frame]:
+def of_kind(frames: list[Frame], kind: int) -> list[Frame]:
     return [each for each in frames if each.kind == kind]
 
 
@@ -169,7 +169,8 @@ def test_bytes_may_come_in_any_pieces(cuts: list[int]) -> None:
 @pytest.mark.parametrize(
     ("octets", "code"),
     [
-        pytest.param(b"\x00\x40\x01" + bytes((0, 0, 0, 0, 0, 1)), ErrorCode.FRAME_SIZE_ERROR, id="4.2"),
+        pytest.param(b"\x10\x00\x01" + bytes((0, 0, 0, 0, 0, 1)), ErrorCode.FRAME_SIZE_ERROR, id="4.2 data"),
+        pytest.param(b"\x01\x00\x01" + bytes((9, 0, 0, 0, 0, 1)), ErrorCode.FRAME_SIZE_ERROR, id="4.2"),
         pytest.param(frame(Kind.HEADERS, 4, 3, b"\xff"), ErrorCode.COMPRESSION_ERROR, id="4.3"),
         pytest.param(frame(Kind.HEADERS, 4, 2, HEADERS), ErrorCode.PROTOCOL_ERROR, id="5.1.1 even"),
         pytest.param(frame(Kind.HEADERS, 4, 0, HEADERS), ErrorCode.PROTOCOL_ERROR, id="5.1.1 zero"),
@@ -437,7 +438,6 @@ def test_a_client_that_does_not_read_makes_streams_wait_and_nothing_grow(bench: 
 @pytest.mark.parametrize(
     "one",
     [
-        pytest.param(PING, id="CVE-2019-9512 pings"),
         pytest.param(settings({}), id="CVE-2019-9515 settings"),
         pytest.param(data(b""), id="CVE-2019-9518 empty data"),
         pytest.param(frame(Kind.PRIORITY, 0, 1, bytes(5)), id="CVE-2019-9513 priorities"),
@@ -507,18 +507,110 @@ def test_answers_that_are_asked_for_and_not_read_are_bounded(bench: Bench) -> No
 # --- the end ---
 
 
-def test_draining_refuses_what_is_new_and_goes_on_with_what_is_open(bench: Bench) -> None:
+def farewells(frames: list[Frame]) -> list[tuple[int, int]]:
+    """Return the last stream and the code of each GOAWAY."""
+    payloads = [each.payload for each in of_kind(frames, Kind.GOAWAY)]
+    return [(int.from_bytes(each[:4], "big"), int.from_bytes(each[4:8], "big")) for each in payloads]
+
+
+def test_turning_away_refuses_what_is_new_and_goes_on_with_what_is_open(bench: Bench) -> None:
     """Section 6.8."""
     told = bench.open(1)
-    bench.connection.drain()
-    bench.connection.drain()
-    (last,) = of_kind(bench.output(), Kind.GOAWAY)
-    assert int.from_bytes(last.payload[:4], "big") == 1
+    bench.connection.turn_away()
+    bench.connection.turn_away()
+    assert farewells(bench.output()) == [(1, 0)]
     bench.give(frame(Kind.HEADERS, END, 3, HEADERS))
     assert bench.resets() == [(3, ErrorCode.REFUSED_STREAM)]
     bench.give(data(b"rest", 1, 1))
     bench.connection.answer(told.stream, b"\x88", b"answer", b"\x89")
     assert (told.data, told.closed) == (b"rest", [None])
+
+
+def test_draining_takes_what_the_client_sent_before_it_heard_of_it(bench: Bench) -> None:
+    """Section 6.8: first a number that no stream has, and a round trip later the real one."""
+    bench.open(1)
+    bench.connection.drain()
+    bench.connection.drain()
+    output = bench.output()
+    assert farewells(output) == [((1 << 31) - 1, 0)]
+    (ping,) = of_kind(output, Kind.PING)
+    assert not ping.flags
+    bench.open(3)
+    bench.give(frame(Kind.PING, Flag.ACK, 0, ping.payload))
+    assert farewells(bench.output()) == [(3, 0)]
+    bench.give(frame(Kind.HEADERS, END, 5, HEADERS))
+    assert bench.resets() == [(5, ErrorCode.REFUSED_STREAM)]
+    assert sorted(bench.told) == [1, 3]
+
+
+def test_an_answer_to_another_ping_is_not_taken_for_that(bench: Bench) -> None:
+    bench.connection.ping()
+    (ping,) = of_kind(bench.output(), Kind.PING)
+    bench.connection.drain()
+    bench.give(frame(Kind.PING, Flag.ACK, 0, ping.payload))
+    bench.open(1)
+    assert not bench.connection.is_draining
+
+
+def test_the_last_stream_that_was_told_does_not_grow(bench: Bench) -> None:
+    """Section 6.8."""
+    bench.open(1)
+    bench.connection.turn_away()
+    bench.give(frame(Kind.HEADERS, END, 3, HEADERS))
+    bench.output()
+    bench.connection.close(ErrorCode.PROTOCOL_ERROR)
+    assert farewells(bench.output()) == [(1, ErrorCode.PROTOCOL_ERROR)]
+
+
+def test_a_connection_that_was_ended_in_peace_is_not_ended_again(bench: Bench) -> None:
+    bench.connection.turn_away()
+    bench.output()
+    bench.connection.close(ErrorCode.NO_ERROR)
+    assert bench.output() == []
+
+
+# --- pings ---
+
+
+def test_pings_that_come_too_early_end_the_connection_in_gRPCs_words() -> None:  # noqa: N802 - as it is called
+    bench = Bench(min_ping_seconds=1000)
+    bench.give(PING * 3)
+    assert not bench.connection.is_closing
+    bench.give(PING)
+    (last,) = of_kind(bench.output(), Kind.GOAWAY)
+    assert int.from_bytes(last.payload[4:8], "big") == ErrorCode.ENHANCE_YOUR_CALM
+    assert last.payload[8:] == b"too_many_pings"
+
+
+@pytest.mark.parametrize("way", ["an answer", "headers", "data", "trailers"])
+def test_clients_may_ping_after_headers_and_data(way: str) -> None:
+    bench = Bench(min_ping_seconds=1000)
+    connection = bench.connection
+    for number in range(1, 401, 2):
+        stream = bench.open(number, ends=True).stream
+        if way == "an answer":
+            connection.answer(stream, b"\x88", b"", b"\x89")
+        elif way == "headers":
+            connection.send_headers(stream, b"\x88")
+        elif way == "data":
+            connection.send_data(stream, b"data")
+        else:
+            connection.send_trailers(stream, b"\x88")
+        bench.give(PING * 3)
+        bench.output()
+    assert not connection.is_closing
+
+
+def test_answers_to_pings_that_nobody_sent_are_too_many_at_some_point(bench: Bench) -> None:
+    for _ in range(20_000):
+        bench.give(frame(Kind.PING, Flag.ACK, 0, b"12345678"))
+    assert bench.goaway() is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_a_ping_may_come_as_often_as_it_likes_where_that_is_allowed() -> None:
+    bench = Bench(min_ping_seconds=0)
+    bench.give(PING * 900)
+    assert not bench.connection.is_closing
 
 
 @given(st.data())

@@ -1,30 +1,21 @@
 """The port: real sockets, and a loop that the test turns itself."""
 
-import contextlib
 import gc
 import os
 import resource
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from flyweight.server.wire.connection import Limits
 from flyweight.server.wire.frames import PREFACE, Kind, frame, settings
 from flyweight.server.wire.messages import framed
-from flyweight.server.wire.hpack import encode
 from flyweight.server.wire.server import WireServer
-
-if TYPE_CHECKING:
-    from flyweight.server.wire.call import WireCall
-
-PATIENCE_SECONDS = 20.0
-HEADERS = encode([(b":method", b"POST"), (b":path", b"/s/M"), (b"content-type", b"application/grpc")])
-ASK = frame(Kind.HEADERS, 4, 1, HEADERS) + frame(Kind.DATA, 1, 1, framed(b"question"))
+from tests.server.wire.port import ASK, PATIENCE_SECONDS, Port, received
 
 
 def open_files() -> int:
@@ -40,50 +31,11 @@ def collecting() -> Iterator[None]:
     gc.enable()
 
 
-class Port:
-    """A server whose calls are gathered, and which lives while somebody waits for something."""
-
-    def __init__(self) -> None:
-        self.calls: list[WireCall] = []
-        self.server = WireServer(Limits(), 1 << 20, self.calls.append)
-        self.number = self.server.listen("127.0.0.1:0")
-        self.server.start()
-
-    def live_until(self, condition: Callable[[], object]) -> None:
-        ends = time.monotonic() + PATIENCE_SECONDS
-        while not condition():
-            assert time.monotonic() < ends
-            self.server.take(time.monotonic() + 0.005)
-
-    def connect(self) -> socket.socket:
-        sock = socket.create_connection(("127.0.0.1", self.number), PATIENCE_SECONDS)
-        sock.sendall(PREFACE + settings({}))
-        return sock
-
-    def close(self) -> None:
-        self.server.shut_down()
-        while self.server.take(None) is not None:
-            pass
-
-
 @pytest.fixture
 def port() -> Iterator[Port]:
     port = Port()
     yield port
     port.close()
-
-
-def received(sock: socket.socket, what: bytes) -> Callable[[], bool]:
-    """Return a condition that what comes out of a socket has these bytes in it."""
-    sock.settimeout(0.01)
-    found = bytearray()
-
-    def look() -> bool:
-        with contextlib.suppress(TimeoutError):
-            found.extend(sock.recv(1 << 20))
-        return what in found
-
-    return look
 
 
 def test_an_answer_may_come_from_another_thread(port: Port) -> None:

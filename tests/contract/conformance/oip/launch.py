@@ -47,6 +47,11 @@ class CommandHost:
             self._process = None
 
 
+def flyweight_transport() -> str:
+    """Return what will speak gRPC in `flyweight serve`, by the environment that it is started with."""
+    return os.environ.get("FLYWEIGHT_SERVE_TRANSPORT", "grpcio")
+
+
 def flyweight_options(folder: Path) -> tuple[str, ...]:
     """Return the options that switch on what is off by default and has cases here."""
     traces = folder / "traces"
