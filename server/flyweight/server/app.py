@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from flyweight.server.addresses import address_of
 from flyweight.server.batching.scheduler import Scheduler
 from flyweight.server.caching import ResponseCache
 from flyweight.server.checking import faults_of
@@ -167,7 +168,7 @@ class Server:
         settings, table = self._settings, self._manager.table
         metrics_port = self._endpoint.port if self._endpoint else 0
         return Started(
-            address=f"{settings.host}:{port}",
+            address=address_of(settings.host, port),
             metrics_url=f"http://{settings.metrics_host}:{metrics_port}/metrics",
             models=len(table.models),
             variants=sum(len(model.variants) for model in table.models.values()),

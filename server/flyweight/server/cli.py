@@ -76,9 +76,18 @@ overrides:
     context_settings={"auto_envvar_prefix": _VARIABLES},
 )
 @click.argument("repository", type=click.Path(path_type=Path), envvar=f"{_VARIABLES}_REPOSITORY")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve gRPC on.")
 @click.option(
-    "--port", type=_PORT, default=8001, show_default=True, help="Port for gRPC; 0 takes a free one."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to serve gRPC on; unix:PATH is a Unix socket.",
+)
+@click.option(
+    "--port",
+    type=_PORT,
+    default=8001,
+    show_default=True,
+    help="Port for gRPC; 0 takes a free one. A Unix socket has none.",
 )
 @click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address to serve /metrics on.")
 @click.option(

@@ -274,7 +274,7 @@ connection_options = _all(
         type=choice_of(Transport),
         default=Transport.GRPCIO.value,
         show_default=True,
-        help="What speaks gRPC: grpcio, or wire, which is faster and not complete yet: no TLS, no keepalive.",
+        help="What speaks gRPC: grpcio, or wire, this project's own, which is faster.",
     ),
     click.option(
         "--compression",

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+from flyweight.server.addresses import is_unix
 from flyweight.server.errors import StartError
 from flyweight.server.runtime.cores import available_cores
 from flyweight.server.runtime.kinds import RuntimeKind
@@ -119,8 +120,9 @@ class ServerSettings:
 
     `threads` is the runtime's threads inside an operator; 0 leaves it to the variants' manifests.
     `max_in_flight` requests are accepted at a time, of which `max_running` are in a session and the rest wait
-    for their turn; the next one is refused. A port of 0 takes any free one. `allow_control` of None leaves it
-    to who can reach the server: see `control_is_allowed`.
+    for their turn; the next one is refused. A port of 0 takes any free one; a Unix socket, which is a host of
+    "unix:/path", has none. `allow_control` of None leaves it to who can reach the server: see
+    `control_is_allowed`.
     """
 
     repository: Path
@@ -210,6 +212,8 @@ class ServerSettings:
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach an address; names other than localhost are not looked up."""
+    if is_unix(host):
+        return True
     try:
         return ip_address(host).is_loopback
     except ValueError:

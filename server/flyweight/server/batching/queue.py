@@ -55,7 +55,9 @@ class BatchQueue:
             )
         level.waiting.append(job)
         self._count += 1
-        self._earliest_expiry = min(self._earliest_expiry, _or_never(self._expiry(job, level.policy)))
+        expiry = self._expiry(job, level.policy)
+        if expiry is not None and expiry < self._earliest_expiry:
+            self._earliest_expiry = expiry
 
     def discard(self, job: Job) -> bool:
         """Take out a job whose caller went away; tell whether it was still there."""
@@ -171,6 +173,8 @@ class BatchQueue:
         return jobs[:best] if best else jobs
 
     def _level_of(self, job: Job) -> _Level:
+        if len(self._ordered) == 1:
+            return self._ordered[0]
         return (
             self._levels.get(job.priority)
             or self._levels.get(self._policy.default_priority)
@@ -198,6 +202,9 @@ class BatchQueue:
     def _expiry(self, job: Job, policy: QueuePolicy) -> float | None:
         """Return when a job has waited long enough, by its caller's deadline, its own word or the queue's."""
         timeout = policy.default_timeout_seconds
+        if timeout is None and job.timeout_seconds is None:
+            # As nearly always.
+            return job.deadline_seconds
         if policy.allow_timeout_override and job.timeout_seconds is not None:
             timeout = job.timeout_seconds if timeout is None else min(timeout, job.timeout_seconds)
         moments = [job.deadline_seconds, None if timeout is None else job.arrived_seconds + timeout]

@@ -160,13 +160,22 @@ class RoutingTable:
         return ", ".join(sorted(self.models)) or "none"
 
 
-@dataclass(frozen=True, slots=True)
 class Held(Generic[Pick]):
-    """A variant under lease, its runtime, and what the one who picked it had to say."""
+    """A variant under lease, and what the one who picked it had to say.
 
-    variant: LoadedVariant
-    runtime: Runtime
-    choice: Pick
+    No dataclass: each request makes one.
+    """
+
+    __slots__ = ("choice", "variant")
+
+    def __init__(self, variant: LoadedVariant, choice: Pick) -> None:
+        self.variant = variant
+        self.choice = choice
+
+    @property
+    def runtime(self) -> Runtime:
+        """Return what runs the variant."""
+        return self.variant.runtime
 
     def release(self) -> None:
         """Give the lease back; whoever holds it does so once."""
@@ -210,5 +219,5 @@ def acquire_from(
             variant.leases.acquire()
         except VariantRetired:
             continue
-        return Held(variant, variant.runtime, choice)
+        return Held(variant, choice)
     raise NotReady("The model's variants are being replaced; ask again.")

@@ -146,10 +146,11 @@ class GrpcioCarrier:
     def stop(self, grace_seconds: float) -> None:
         """Give the calls in progress up to `grace_seconds`, cut all connections, and end the threads.
 
-        Over the wire clients are asked to go elsewhere at once. What arrives meanwhile is answered too, until
-        the present calls are over; then newcomers are held. A call that is held is refused, or ends as
-        UNAVAILABLE when its connection is cut, and is sent again elsewhere; one that the core finds in its
-        queue as it shuts down would end as CANCELLED, which no client sends again.
+        Over the wire clients are first asked to go elsewhere, and nothing arrives when they heard of it. What
+        arrives meanwhile is answered too, until the present calls are over; then newcomers are held. A call
+        that is held is refused, or ends as UNAVAILABLE when its connection is cut, and is sent again
+        elsewhere; one that the core finds in its queue as it shuts down would end as CANCELLED, which no
+        client sends again.
         """
         if self._thread.ident is not None:
             ends_at = time.monotonic() + grace_seconds
@@ -214,6 +215,9 @@ class GrpcioCarrier:
         if self._is_holding:
             self._hold(core)
             return
+        if core.refusal is not None:
+            core.end(core.refusal)
+            return
         method = self._methods.get(core.path)
         if method is None:
             sentence = sendable(f"This server does not know the method {core.path}.")
@@ -242,7 +246,7 @@ class GrpcioCarrier:
         core.on_over(write)
 
     def _hold(self, core: TransportCall) -> None:
-        """Leave a call to another server. Nobody waits for it here, for it may end with its connection only."""
+        """Leave a call to another server. Nobody waits here for it: it may end with its connection only."""
         core.refuse()
         self._forget(core)
 

@@ -1,14 +1,15 @@
-"""The port that the grpcio carrier listens on, its TLS credentials, and the limits of its connections."""
+"""The port that calls come to, and what gRPC's core is told of the limits of its connections."""
 
 import resource
-import socket
 from typing import Final, Protocol
 
 import grpc
 
+from flyweight.server.addresses import address_of, is_unix, probe
 from flyweight.server.errors import StartError
 from flyweight.server.security.certificates import Pems, watched_pems
-from flyweight.server.settings import Compression, ConnectionSettings, ServerSettings, TlsFiles
+from flyweight.server.security.reloaded import Reloaded
+from flyweight.server.settings import Compression, ConnectionSettings, ServerSettings
 
 # gRPC's word for never, in milliseconds (channel_arg_names.h: "INT_MAX means unlimited").
 _NEVER: Final = (1 << 31) - 1
@@ -25,38 +26,32 @@ _ALGORITHM: Final = {
 
 
 class Listener(Protocol):
-    """A server that does not listen yet; grpc.Server is one."""
+    """A server that does not listen yet."""
 
-    def add_insecure_port(self, address: str) -> int:
-        """Listen without TLS; return the port, or 0 or a RuntimeError when that cannot be done."""
-        ...
+    def listen(self, address: str, pems: Reloaded[Pems] | None) -> int:
+        """Listen, with TLS if there are PEM files for it; return the port, which a Unix socket has none of.
 
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        """Listen with TLS; return the port, or 0 or a RuntimeError when that cannot be done."""
+        Raises:
+            RuntimeError: the address cannot be listened on.
+        """
         ...
 
 
 def bind(server: Listener, settings: ServerSettings) -> int:
-    """Take the port for a server, without answering on it yet, and return its number.
+    """Take the port for a server, without answering on it yet, and return its number; 0 of a Unix socket.
 
     Raises:
         StartError: the address cannot be listened on, or a TLS file cannot be used.
     """
-    host, port = settings.host, settings.port
-    # Asked of the kernel first: it says why, where grpcio only says that it failed, in a log of its own.
-    _probe(host, port)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    credentials = None if settings.tls is None else _credentials(settings.tls)
+    address = address_of(settings.host, settings.port)
+    # Asked of the kernel first: it says why, where gRPC's core only says that it failed, in a log of its own.
+    probe(settings.host, settings.port)
+    pems = None if settings.tls is None else watched_pems(settings.tls)
     try:
-        if credentials is None:
-            number = server.add_insecure_port(address)
-        else:
-            number = server.add_secure_port(address, credentials)
-    except RuntimeError:
-        number = 0
-    if not number:
-        raise StartError(f"{address} cannot be listened on; choose another --host or --port.")
-    return number
+        number = server.listen(address, pems)
+    except RuntimeError as error:
+        raise StartError(f"{address} cannot be listened on; choose another --host or --port.") from error
+    return 0 if is_unix(address) else number
 
 
 def most_streams(settings: ServerSettings) -> int:
@@ -81,7 +76,7 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
 def _connection_options(connections: ConnectionSettings) -> list[tuple[str, int]]:
     algorithm = _ALGORITHM[connections.compression]
     return [
-        ("grpc.max_allowed_incoming_connections", connections.max_connections or _connections_by_files()),
+        ("grpc.max_allowed_incoming_connections", most_connections(connections)),
         # Both the same: between them gRPC fails a random part of the calls, which nobody can make sense of.
         ("grpc.max_metadata_size", connections.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", connections.max_metadata_bytes),
@@ -101,7 +96,10 @@ def _connection_options(connections: ConnectionSettings) -> list[tuple[str, int]
     ]
 
 
-def _connections_by_files() -> int:
+def most_connections(connections: ConnectionSettings) -> int:
+    """Return how many connections there may be at one time; half of the files, where nothing is said."""
+    if connections.max_connections:
+        return connections.max_connections
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(_NEVER, max(_FEWEST_CONNECTIONS, files // 2)) if files != resource.RLIM_INFINITY else _NEVER
 
@@ -109,50 +107,3 @@ def _connections_by_files() -> int:
 def _milliseconds(seconds: float) -> int:
     """Return a time as gRPC takes it; 0 seconds are never."""
     return min(_NEVER, max(1, round(seconds * 1000))) if seconds else _NEVER
-
-
-def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    """Return credentials that follow their files.
-
-    gRPC asks for them at every handshake, so a change is seen by the first client after it, and connections
-    that are open stay as they are.
-    """
-    pems = watched_pems(tls)
-
-    def fetch() -> grpc.ServerCertificateConfiguration | None:
-        return _configuration(pems.content) if pems.refresh() else None
-
-    return grpc.dynamic_ssl_server_credentials(
-        _configuration(pems.content),
-        # None is for no change, which the stubs do not know.
-        fetch,  # type: ignore[arg-type]
-        require_client_authentication=tls.client_authority is not None,
-    )
-
-
-def _configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration(
-        [(pems.key, pems.certificate)], root_certificates=pems.client_authority
-    )
-
-
-def _probe(host: str, port: int) -> None:
-    """Listen on an address for a moment.
-
-    Raises:
-        StartError: it cannot be listened on.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do: a connection that just ended does not make the port taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen()
-        # A host that cannot be a name at all is a UnicodeError to Python's look-up.
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise StartError(
-                f"{host}:{port} cannot be listened on ({reason}); choose another with --host or "
-                "--port, or --port 0 for any free port."
-            ) from error

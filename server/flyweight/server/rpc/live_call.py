@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from flyweight.server.errors import Code
-from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS
+from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS, Failure
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
@@ -30,6 +30,11 @@ class LiveCall:
         self._code: Code | None = None
         self._is_over = False
         self._on_over: list[Callable[[], None]] = []
+
+    @property
+    def refusal(self) -> Failure | None:
+        """Return why the call cannot be answered, if that is known as it comes."""
+        return None
 
     @property
     def code(self) -> Code:

@@ -1,4 +1,4 @@
-"""Who is at the other end of a grpcio call."""
+"""Who is at the other end of a call."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, TypeAlias, cast
@@ -30,8 +30,8 @@ def peer_of(context: Connected) -> Peer:
     """Return the caller's address and the names in its certificate."""
     properties = cast("_Properties", context.auth_context())
     names = (name.decode(errors="replace") for key in _NAMES for name in properties.get(key, ()))
-    # Each name once, in the order above.
-    return Peer(_address_of(context.peer()), tuple(dict.fromkeys(names)))
+    # Each name once, in the order above; a common name that is not there is an empty one.
+    return Peer(_address_of(context.peer()), tuple(dict.fromkeys(filter(None, names))))
 
 
 def _address_of(peer: str) -> str:

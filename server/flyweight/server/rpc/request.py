@@ -4,6 +4,7 @@ message -> admission -> traffic chooses -> lease -> arrays, checked -> queue ...
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 from flyweight.protos.errors import FlyweightError
@@ -53,6 +54,12 @@ class Picked(NamedTuple):
     may_fall_back: bool = False
 
 
+# As many as there are variants and reasons to choose them, for they are the same again and again.
+@lru_cache(maxsize=4096)
+def _picked(choice: Choice, model: str, role: str, *, is_bound: bool) -> Picked:
+    return Picked(choice, Answerer(model, choice.variant, role), may_fall_back=not is_bound)
+
+
 class Request:
     """One request; whoever has it at the moment is the only one who touches it. Answered exactly once."""
 
@@ -69,6 +76,7 @@ class Request:
         "_key",
         "_layout",
         "_message",
+        "_model_name",
         "_options",
         "_raw",
         "_record",
@@ -93,6 +101,7 @@ class Request:
         self._key: CacheKey | None = None
         self._layout: Layout | None = None
         self._raw = ()
+        self._model_name = ""
 
     def begin(self, body: Body) -> None:
         """Bring the request as far as the queue; whoever runs it goes on by `settle`.
@@ -109,8 +118,7 @@ class Request:
         else:
             self._layout, request_id = known
             message = self._layout.message
-        self._message = message
-        record.answerer = call.answerer = _known_model(inside.models.table, message.model_name)
+        self._message, self._model_name = message, message.model_name
         record.request_id = call.request_id = request_id
         self._options = read_options(message) if self._layout is None else self._layout.options
         self._be_accepted()
@@ -138,11 +146,10 @@ class Request:
         else:
             key = sticky_key_of(message, self._call, model.plan)
             choice = choose_variant(model, message.model_version, key, inside.uniform(), inside.gate.share)
-        variant = model.variant(choice.variant)
-        answerer = Answerer(model.name, variant.name, model.role_of(variant.name).value)
+        variant = model.variants.get(choice.variant) or model.variant(choice.variant)
         # Whoever asked for a variant, or has its state there, is not served by another.
         is_bound = bool(message.model_version) or holder is not None
-        return variant, Picked(choice, answerer, may_fall_back=not is_bound)
+        return variant, _picked(choice, model.name, model.role_of(variant.name).value, is_bound=is_bound)
 
     def _enqueue(self, pick: Callable[[RoutingTable], tuple[LoadedVariant, Picked]]) -> None:
         inside, call = self._inside, self._call
@@ -268,6 +275,10 @@ class Request:
 
     def fail(self, failure: Failure) -> None:
         """Answer with a status that says why there is no answer."""
+        if self._record.answerer is NOBODY:
+            # Nobody was chosen.
+            table = self._inside.models.table
+            self._record.answerer = self._call.answerer = _known_model(table, self._model_name)
         self._record.code = failure.code
         self._record.rejection = _REJECTIONS.get(type(failure.cause))
         self._end_turn(None)
@@ -329,8 +340,7 @@ class Request:
         def pick(table: RoutingTable) -> tuple[LoadedVariant, Picked]:
             model = table.model(self._message.model_name)
             variant = model.variant(fallback.variant)
-            role = model.role_of(variant.name).value
-            return variant, Picked(fallback, Answerer(model.name, variant.name, role))
+            return variant, _picked(fallback, model.name, model.role_of(variant.name).value, is_bound=True)
 
         failure = attempt(lambda: self._enqueue(pick))
         if failure is not None:
@@ -361,13 +371,12 @@ class Request:
         """Give back whatever the request holds, and record it."""
         inside, record, held = self._inside, self._record, self._held
         record.total_seconds = inside.clock() - record.started
-        inside.tallies.record(record)
+        inside.tallies.record(record, None if held is None else held.choice.answerer)
         if inside.tracer.is_on:
             inside.tracer.record(record)
         # The job knows this request; a circle of both would wait for the collector.
         self._job = None
         if held is not None:
-            inside.tallies.end(held.choice.answerer)
             held.release()
         if self._client is not None:
             inside.clients.leave(self._client)

@@ -233,9 +233,16 @@ class Tallies:
         with self._lock:
             self._tallies[answerer].in_flight -= 1
 
-    def record(self, record: Record) -> None:
-        """Count what became of a request, whether or not a variant was found for it, and the run it leads."""
+    def record(self, record: Record, ended: Answerer | None = None) -> None:
+        """Count what became of a request, whether or not a variant was found for it, and the run it leads.
+
+        Args:
+            record: what became of it.
+            ended: the answerer that it began to use, if it did; `end` does not follow then.
+        """
         with self._lock:
+            if ended is not None:
+                self._tallies[ended].in_flight -= 1
             tally = self._tallies.get(record.answerer) or self._begun(record.answerer)
             tally.last_unix_seconds = self._wall_clock()
             if record.leads_run:

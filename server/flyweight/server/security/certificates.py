@@ -1,8 +1,10 @@
 """The server's certificate, its key, and the authority of its clients, checked before they are used."""
 
+import os
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from flyweight.server.errors import StartError
 from flyweight.server.security.reloaded import Reloaded
@@ -45,28 +47,64 @@ def read_pems(tls: TlsFiles) -> Pems:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # Without an answer OpenSSL would ask the terminal for the password of an encrypted key.
-        context.load_cert_chain(tls.certificate, tls.key, password="")
+        _load_chain(context, pems)
     except (OSError, ValueError) as error:
         raise StartError(
-            f"The TLS certificate {tls.certificate} and the key {tls.key} cannot be used ({_reason(error)}); "
-            "give files in PEM form, the key being the certificate's and without a password."
+            f"The TLS certificate {tls.certificate} and the key {tls.key} cannot be used "
+            f"({reason_of(error)}); give files in PEM form, the key being the certificate's and without a "
+            "password."
         ) from error
-    if authority is not None:
-        _check_authority(context, authority)
+    try:
+        _load_authority(context, pems)
+    except (OSError, ValueError) as error:
+        raise StartError(
+            f"The TLS client authority {authority} cannot be used ({reason_of(error)}); give a file with "
+            "certificates in PEM form."
+        ) from error
     return pems
 
 
-def _check_authority(context: ssl.SSLContext, authority: Path) -> None:
-    try:
-        context.load_verify_locations(authority)
-    except (OSError, ValueError) as error:
-        raise StartError(
-            f"The TLS client authority {authority} cannot be used ({_reason(error)}); give a file with "
-            "certificates in PEM form."
-        ) from error
+def server_context(pems: Pems) -> ssl.SSLContext:
+    """Return what the handshakes of a server with these files are made with.
+
+    Raises:
+        OSError: it cannot be made; of what `read_pems` returned only for want of memory or open files.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _load_chain(context, pems)
+    _load_authority(context, pems)
+    return context
 
 
-def _reason(error: OSError | ValueError) -> str:
+def reason_of(error: OSError | ValueError) -> str:
+    """Return what OpenSSL or the kernel has to say, in lower case."""
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
     return str(reason).replace("_", " ").lower()
+
+
+def _load_chain(context: ssl.SSLContext, pems: Pems) -> None:
+    with _as_file(pems.certificate) as certificate, _as_file(pems.key) as key:
+        # Without an answer OpenSSL would ask the terminal for the password of an encrypted key.
+        context.load_cert_chain(certificate, key, password="")
+
+
+def _load_authority(context: ssl.SSLContext, pems: Pems) -> None:
+    if pems.client_authority is None:
+        return
+    with _as_file(pems.client_authority) as authority:
+        context.load_verify_locations(authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    # An authority below another one may be named alone, as gRPC's core has it.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """Give bytes to OpenSSL, which loads certificates and keys from files only; this one is in no folder.
+
+    The bytes rather than the files they are from: these may change between two looks.
+    """
+    with os.fdopen(os.memfd_create("pem"), "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"

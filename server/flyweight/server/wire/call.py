@@ -9,7 +9,7 @@ from flyweight.server.errors import Code
 from flyweight.server.rpc.call import Body, Failure
 from flyweight.server.rpc.live_call import LiveCall
 from flyweight.server.wire.connection import Connection, Stream
-from flyweight.server.wire.frames import ErrorCode
+from flyweight.server.wire.frames import ErrorCode, StreamFault
 from flyweight.server.wire.heads import HEADERS, HEADERS_GZIP, OK_TRAILERS, Head, http_status, trailers_of
 from flyweight.server.wire.messages import PREFIX_BYTES, MessageReader, Refused, framed, packed, prefix_of
 
@@ -50,9 +50,11 @@ class WireCall(LiveCall):
         "_is_ended",
         "_is_half_closed",
         "_is_handing",
+        "_left",
         "_messages",
         "_on_message",
         "_reader",
+        "_refusal",
         "_stream",
         "_unread_bytes",
         "_withheld_bytes",
@@ -65,11 +67,19 @@ class WireCall(LiveCall):
         self._connection = connection
         self._stream = stream
         self._head = head
+        self._left = head.content_length
         self._is_half_closed = self._is_ended = self._is_handing = self._has_begun = False
         self._on_message: _OnMessage | None = None
         self._messages: deque[Body] = deque()
         self._reader: MessageReader | None = None
+        # What the caller's next message is answered with, once those before it were asked for.
+        self._refusal: Failure | None = None
         self._unread_bytes = self._withheld_bytes = 0
+
+    @property
+    def refusal(self) -> Failure | None:
+        """Return why the call cannot be answered, if its headers say so."""
+        return self._head.refusal
 
     # --- as a call of the core ---
 
@@ -86,7 +96,7 @@ class WireCall(LiveCall):
 
         def ask() -> None:
             self._on_message = on_message
-            if self._messages or self._is_half_closed:
+            if self._messages or self._is_half_closed or self._refusal is not None:
                 self._hand_over()
 
         self._home.do(ask)
@@ -133,7 +143,9 @@ class WireCall(LiveCall):
         def end() -> None:
             if not self._is_ended:
                 self._is_ended = True
-                self._connection.send_trailers(self._stream, trailers_of(failure, begun=self._has_begun))
+                status = self._head.status
+                block = trailers_of(failure, begun=self._has_begun) if status == 200 else http_status(status)
+                self._connection.send_trailers(self._stream, block)
 
         self._home.do(end)
 
@@ -145,10 +157,14 @@ class WireCall(LiveCall):
     def on_data(self, payload: memoryview) -> None:
         """Take bytes of messages (Length-Prefixed-Message)."""
         size = len(payload)
+        if self._left is not None:
+            self._left -= size
         if self._unread_bytes > _MOST_UNREAD_BYTES:
             self._withheld_bytes += size
         else:
             self._connection.give_back(self._stream, size)
+        if self._refusal is not None:
+            return
         if self._reader is None and size >= PREFIX_BYTES and not payload[0]:
             # As nearly always: one message, whole, and as it is.
             length = int.from_bytes(payload[1:PREFIX_BYTES], "big")
@@ -160,16 +176,19 @@ class WireCall(LiveCall):
         try:
             for message in self._reader.feed(payload):
                 self._take(message)
-                if self._is_ended:
-                    return
         except Refused as refusal:
             self._refuse(refusal.failure)
 
     def on_end(self) -> None:
-        """Note that the caller sends no more."""
+        """Note that the caller sends no more.
+
+        Raises:
+            StreamFault: it is not what it said (RFC 9113, section 8.1.1).
+        """
+        if self._left:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "The data is not as long as its content-length.")
         if self._reader is not None and self._reader.is_within:
             self._refuse(Failure(Code.INTERNAL, "The caller's last message is cut."))
-            return
         self._is_half_closed = True
         if self._on_message is not None:
             self._hand_over()
@@ -205,16 +224,11 @@ class WireCall(LiveCall):
 
         self._home.do(refuse)
 
-    def refuse_as_http(self, status: int) -> None:
-        """Answer what is no gRPC call."""
-        self.count_as(Code.UNKNOWN)
-        self._is_ended = True
-        self._connection.send_trailers(self._stream, http_status(status))
-
     def _refuse(self, failure: Failure) -> None:
-        self._messages.clear()
-        self._reader = None
-        self.end(failure)
+        """Answer a message that cannot be taken, in its turn."""
+        self._reader, self._refusal = None, failure
+        if self._on_message is not None:
+            self._hand_over()
 
     def _take(self, message: Body) -> None:
         """Take a message: to whoever waits for it, or to those that wait to be asked for."""
@@ -235,6 +249,11 @@ class WireCall(LiveCall):
                     self._unread_bytes -= len(message or b"")
                     if self._withheld_bytes:
                         self._give_back_withheld()
+                elif self._refusal is not None and not self._is_over:
+                    self.end(self._refusal)
+                    if not self._is_over:
+                        return
+                    message = None
                 elif self._is_half_closed:
                     message = None
                 else:

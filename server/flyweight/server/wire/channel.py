@@ -28,7 +28,15 @@ class Channel(Protocol):
         ...
 
     def send(self, octets: bytes) -> int | None:
-        """Return how many bytes were taken: 0 when there is no room yet, None when the other end is gone."""
+        """Return how many bytes were taken: 0 when there is no room yet, None when the other end is gone.
+
+        What was not taken is what is sent next: some of it may be on its way already.
+        """
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether a `send` that took nothing waits for room, and not for the other end to speak."""
         ...
 
     def close(self) -> None:
@@ -65,7 +73,7 @@ class PlainChannel:
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno not in _GONE:
+            if is_news(error):
                 _log.warning("A connection broke: %s.", error.strerror)
             return b""
 
@@ -77,6 +85,11 @@ class PlainChannel:
             return 0
         except OSError:
             return None
+
+    @property
+    def is_full(self) -> bool:
+        """Return that there is no room, for nothing else keeps this from sending; see `Channel`."""
+        return True
 
     def close(self) -> None:
         """Close the socket."""
@@ -101,8 +114,16 @@ def prepare(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _MOST_NOT_SENT_BYTES)
 
 
+def is_news(error: OSError) -> bool:
+    """Tell whether more happened to a connection than that its other end went away."""
+    return error.errno not in _GONE
+
+
 def peer_of(sock: socket.socket) -> str:
-    """Return the address of the other end as gRPC writes it."""
+    """Return the address of the other end as gRPC writes it (gRPC's doc/naming.md)."""
+    if sock.family == socket.AF_UNIX:
+        # Clients do not name their end.
+        return "unix:"
     try:
         host, port, *_ = sock.getpeername()
     except (OSError, ValueError):

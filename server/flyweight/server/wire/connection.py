@@ -6,6 +6,7 @@
 Section numbers are those of RFC 9113. Everything is for one thread.
 """
 
+import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,12 +41,16 @@ from flyweight.server.wire.hpack import Block, Decoder
 _STREAM_WINDOW: Final = 1 << 20
 # What all streams of a connection may have under way at one time.
 _CONNECTION_WINDOW: Final = 16 << 20
-# Frames of this size are cut out of what was read; larger ones would have to be gathered first.
-_MAX_FRAME_BYTES: Final = LEAST_MAX_FRAME_BYTES
+# The largest frame of data: it is taken as it comes, however large it is, and each frame costs its handling.
+_MAX_FRAME_BYTES: Final = 1 << 20
+# The largest other frame, which is gathered: four times the header block that is allowed by default.
+_MAX_OTHER_BYTES: Final = 64 << 10
 # What may wait for the socket before streams wait instead: twice what a socket takes at once.
 _MOST_UNSENT_BYTES: Final = 256 << 10
 # What may wait for the socket in all: beyond the former only answers to frames that ask for one.
 _MOST_UNSENT_ANSWERS_BYTES: Final = 1 << 20
+# A frame of ours, whatever size the client allows: streams take turns by frames.
+_LARGEST_SENT_BYTES: Final = 64 << 10
 # Streams that were ended here and of which frames may still be under way.
 _MOST_REMEMBERED: Final = 256
 # The largest burst of an honest client, many times: of pings, of settings, of calls that it cancels.
@@ -130,16 +135,18 @@ class Connection:
         self._last_told = MOST_STREAM
         self._rest = b""
         self._has_preface = self._has_settings = False
+        # What is still to come of a frame of data, and whose it is.
+        self._left = self._data_flags = self._data_stream = 0
         self._block: _Assembly | None = None
         self._ended_here: deque[int] = deque(maxlen=_MOST_REMEMBERED)
         self._send_window = INITIAL_WINDOW
         self._initial_window = INITIAL_WINDOW
-        self._max_frame_bytes = LEAST_MAX_FRAME_BYTES
+        self._sent_frame_bytes = LEAST_MAX_FRAME_BYTES
         self._receive_window = _CONNECTION_WINDOW
         self._owed = 0
         # In order of their turns: streams that have something to send and may not yet.
         self._waiting: dict[int, Stream] = {}
-        self._output: list[bytes] = []
+        self._output: list[bytes | memoryview] = []
         self._output_bytes = 0
         self._nuisances = Allowance("frames that carry nothing", _BURST, _PER_SECOND)
         self._resets = Allowance("calls that are cancelled at once", _BURST, _PER_SECOND)
@@ -155,6 +162,7 @@ class Connection:
             Setting.MAX_CONCURRENT_STREAMS: limits.max_streams,
             Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
             Setting.MAX_HEADER_LIST_SIZE: limits.max_header_bytes,
+            Setting.MAX_FRAME_SIZE: _MAX_FRAME_BYTES,
         }
         self._write(settings(ours) + window_update(0, _CONNECTION_WINDOW - INITIAL_WINDOW))
 
@@ -165,50 +173,100 @@ class Connection:
         if self.is_closing:
             return
         try:
-            self._receive(self._rest + octets if self._rest else octets)
+            self._receive(octets)
         except ConnectionFault as fault:
             self.close(fault.code, str(fault))
 
     def _receive(self, octets: bytes) -> None:
-        at, end, view = 0, len(octets), memoryview(octets)
         if not self._has_preface:
+            octets = self._rest + octets
             # Section 3.4.
-            at = min(end, len(PREFACE))
-            if octets[:at] != PREFACE[:at]:
+            size = min(len(octets), len(PREFACE))
+            if octets[:size] != PREFACE[:size]:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "This port speaks HTTP/2 without an upgrade.")
-            if at < len(PREFACE):
-                self._rest = octets
-                return
-            self._has_preface = True
+            self._has_preface = size == len(PREFACE)
+            self._rest = b"" if self._has_preface else octets
+            at = size if self._has_preface else len(octets)
+        elif self._left:
+            at = self._go_on(octets)
+        elif self._rest:
+            at = self._complete(octets)
+        else:
+            at = 0
+        if at < len(octets) and not self.is_closing:
+            self._take_frames(octets, at)
+
+    def _go_on(self, octets: bytes) -> int:
+        """Take more of the data of a frame that is under way; return how many bytes that were."""
+        part = memoryview(octets)[: self._left]
+        self._left -= len(part)
+        self._guarded(_DATA_KIND, 0 if self._left else self._data_flags, self._data_stream, part)
+        return len(part)
+
+    def _complete(self, octets: bytes) -> int:
+        """Take the frame of which the beginning came before; return how many bytes were missing.
+
+        Only these are copied, and not all that came with them.
+        """
+        rest, taken = self._rest, 0
+        if len(rest) < HEADER_BYTES:
+            taken = min(len(octets), HEADER_BYTES - len(rest))
+            rest += octets[:taken]
+        if len(rest) >= HEADER_BYTES:
+            missing = HEADER_BYTES + int.from_bytes(rest[:3], "big") - len(rest)
+            if missing > 0:
+                part = octets[taken : taken + missing]
+                rest += part
+                taken += len(part)
+        self._rest = b""
+        self._take_frames(rest, 0)
+        return taken
+
+    def _take_frames(self, octets: bytes, at: int) -> None:
+        """Take all frames from `at` on, and keep what there is of another."""
+        end, view = len(octets), memoryview(octets)
         while end - at >= HEADER_BYTES:
+            upper, lower, kind, flags, number = _unpack_header(octets, at)
+            size = upper << 8 | lower
+            number &= _STREAM_BITS
             body = at + HEADER_BYTES
-            following = body + (octets[at] << 16 | octets[at + 1] << 8 | octets[at + 2])
-            if following - body > _MAX_FRAME_BYTES:
+            following = body + size
+            if self._block is not None or not self._has_settings:
+                self._check_order(kind, number)
+            if size > (_MAX_FRAME_BYTES if kind == _DATA_KIND else _MAX_OTHER_BYTES):
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "A frame is larger than was agreed on.")
             if following > end:
+                if kind == _DATA_KIND and end > body and not flags & Flag.PADDED:
+                    # Data is never gathered here.
+                    self._left, self._data_flags, self._data_stream = following - end, flags, number
+                    self._guarded(kind, 0, number, view[body:])
+                    return
                 break
-            kind = octets[at + 3]
-            number = (
-                (octets[at + 5] & 0x7F) << 24 | octets[at + 6] << 16 | octets[at + 7] << 8 | octets[at + 8]
-            )
-            if self._block is not None and (kind != Kind.CONTINUATION or number != self._block.number):
-                # Section 6.10.
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A header block is not continued.")
-            if not self._has_settings and kind != Kind.SETTINGS:
-                # Section 3.4.
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "The first frame is not SETTINGS.")
-            if kind < len(_HANDLERS):
-                try:
-                    _HANDLERS[kind](self, octets[at + 4], number, view[body:following])
-                except StreamFault as fault:
-                    self.reset(number, fault.code)
-            else:
-                # Section 4.1: what nobody knows is passed over.
-                self._nuisances.spend()
+            self._guarded(kind, flags, number, view[body:following])
             at = following
             if self.is_closing:
                 return
         self._rest = octets[at:]
+
+    def _check_order(self, kind: int, number: int) -> None:
+        """Look at what may follow what came before."""
+        if self._block is not None and (kind != Kind.CONTINUATION or number != self._block.number):
+            # Section 6.10.
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A header block is not continued.")
+        if not self._has_settings and kind != Kind.SETTINGS:
+            # Section 3.4.
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "The first frame is not SETTINGS.")
+
+    def _guarded(self, kind: int, flags: int, number: int, payload: memoryview) -> None:
+        """Have a frame handled; what is wrong with its stream ends that."""
+        if kind >= len(_HANDLERS):
+            # Section 4.1: what nobody knows is passed over.
+            self._nuisances.spend()
+            return
+        try:
+            _HANDLERS[kind](self, flags, number, payload)
+        except StreamFault as fault:
+            self.reset(number, fault.code)
 
     def _on_data(self, flags: int, number: int, payload: memoryview) -> None:
         """Take data (section 6.1)."""
@@ -229,11 +287,11 @@ class Connection:
         stream.receive_window -= size
         if stream.receive_window < 0:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "More data came than was allowed.")
-        if flags & Flag.PADDED:
+        if flags & _PADDED:
             payload = without_padding(flags, payload)
             # Nobody else gives it back.
             stream.owed += size - len(payload)
-        is_end = flags & Flag.END_STREAM
+        is_end = flags & _END_STREAM
         if payload:
             assert stream.listener is not None
             stream.listener.on_data(payload)
@@ -251,7 +309,8 @@ class Connection:
 
     def _on_headers(self, flags: int, number: int, payload: memoryview) -> None:
         """Take a header block, or the beginning of one (section 6.2)."""
-        payload = without_padding(flags, payload)
+        if flags & _PADDED:
+            payload = without_padding(flags, payload)
         if flags & Flag.PRIORITY:
             if len(payload) < 5:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS has no room for its priority.")
@@ -281,7 +340,7 @@ class Connection:
         block = self._decoder.decode(octets)
         stream = self.streams.get(number)
         if stream is not None:
-            self._take_trailers(stream, flags)
+            self._take_trailers(stream, flags, block)
             return
         if number <= self._last_stream:
             if number in self._ended_here:
@@ -302,10 +361,12 @@ class Connection:
         if flags & Flag.END_STREAM and not stream.is_closed:
             self._end_there(stream)
 
-    def _take_trailers(self, stream: Stream, flags: int) -> None:
+    def _take_trailers(self, stream: Stream, flags: int, block: Block) -> None:
         """Take the header block after the data (section 8.1), of which gRPC needs nothing."""
         if stream.is_ended_there:
             raise StreamFault(ErrorCode.STREAM_CLOSED, f"Stream {stream.number} has ended.")
+        if any(name.startswith(b":") for name, _ in block.pairs):
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "Trailers have no pseudo-headers.")
         if not flags & Flag.END_STREAM:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "Trailers do not end their stream.")
         self._end_there(stream)
@@ -323,7 +384,11 @@ class Connection:
         if number == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY names no stream.")
         if len(payload) != 5:
-            raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY has five bytes.")
+            sentence = "PRIORITY has five bytes."
+            if number > self._last_stream:
+                # Section 6.4: nothing is reset that was not opened.
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, sentence)
+            raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, sentence)
 
     def _on_rst_stream(self, _flags: int, number: int, payload: memoryview) -> None:
         """Take the end of a stream (section 6.4)."""
@@ -367,7 +432,7 @@ class Connection:
                 raise ConnectionFault(
                     ErrorCode.PROTOCOL_ERROR, f"Frames of {value} bytes cannot be agreed on."
                 )
-            self._max_frame_bytes = value
+            self._sent_frame_bytes = min(value, _LARGEST_SENT_BYTES)
         elif key == Setting.INITIAL_WINDOW_SIZE:
             if value > MOST_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"{value} is no window.")
@@ -485,7 +550,7 @@ class Connection:
         if (
             size <= self._send_window
             and size <= stream.send_window
-            and size <= self._max_frame_bytes
+            and size <= self._sent_frame_bytes
             and self._output_bytes < _MOST_UNSENT_BYTES
             and not stream.is_closed
         ):
@@ -569,7 +634,7 @@ class Connection:
 
     def take_output(self) -> bytes:
         """Return what is to be sent now; tell by `pump` when it was."""
-        octets = self._output[0] if len(self._output) == 1 else b"".join(self._output)
+        octets = bytes(self._output[0]) if len(self._output) == 1 else b"".join(self._output)
         self._output.clear()
         return octets
 
@@ -594,7 +659,7 @@ class Connection:
         if self._waiting:
             self._pump()
 
-    def _write(self, octets: bytes) -> None:
+    def _write(self, octets: bytes | memoryview) -> None:
         if self.is_closing:
             return
         self._output.append(octets)
@@ -608,7 +673,7 @@ class Connection:
         while waiting and self._send_window > 0 and self._output_bytes < _MOST_UNSENT_BYTES:
             number = next(iter(waiting))
             stream = waiting.pop(number)
-            room = min(self._send_window, stream.send_window, self._max_frame_bytes)
+            room = min(self._send_window, stream.send_window, self._sent_frame_bytes)
             view, on_sent = stream.unsent[0]
             if room <= 0 and view:
                 # A larger window of its own puts it back.
@@ -617,7 +682,10 @@ class Connection:
             self._send_window -= len(part)
             stream.send_window -= len(part)
             self._has_sent = True
-            self._write(frame(Kind.DATA, Flag.NONE, number, bytes(part)))
+            # A client says that it read, which costs us no more than what it read.
+            self._nuisances.earn()
+            self._write(len(part).to_bytes(3, "big") + _DATA + number.to_bytes(4, "big"))
+            self._write(part)
             if stream.is_closed:
                 return
             if len(part) < len(view):
@@ -626,6 +694,9 @@ class Connection:
                 stream.unsent.popleft()
                 if on_sent is not None:
                     on_sent()
+                    if stream.is_closed:
+                        # By whoever was told.
+                        continue
             if stream.unsent:
                 waiting[number] = stream
             elif stream.trailers is not None:
@@ -642,6 +713,8 @@ class Connection:
         if stream.is_closed:
             return
         self._resets.earn()
+        # gRPC's core opens the window of each stream once before it is answered.
+        self._nuisances.earn()
         stream.is_ended_here = self._has_sent = True
         if not stream.is_ended_there:
             # Section 8.1: the client need not send the rest.
@@ -676,6 +749,12 @@ class _Assembly:
 _ARE_YOU_THERE: Final = b"present?"
 _LEAVE: Final = b"leaving?"
 _CODES: Final = frozenset(ErrorCode)
+_DATA_KIND: Final = Kind.DATA
+_PADDED: Final = Flag.PADDED
+_END_STREAM: Final = Flag.END_STREAM
+_STREAM_BITS: Final = (1 << 31) - 1
+# Section 4.1: the length in three bytes, kind, flags, and the stream with a reserved bit.
+_unpack_header: Final = struct.Struct(">HBBBI").unpack_from
 _HEADERS: Final = bytes((Kind.HEADERS, Flag.END_HEADERS))
 _DATA: Final = bytes((Kind.DATA, Flag.NONE))
 _TRAILERS: Final = bytes((Kind.HEADERS, Flag.END_HEADERS | Flag.END_STREAM))

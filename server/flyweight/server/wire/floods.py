@@ -2,8 +2,14 @@
 
 import time
 from collections.abc import Callable
+from math import inf
+from typing import Final
 
 from flyweight.server.wire.frames import ConnectionFault, ErrorCode
+
+# gRFC A8: by these very words a client knows that it is to ping less often.
+TOO_MANY_PINGS: Final = "too_many_pings"
+_MOST_PING_STRIKES: Final = 2
 
 
 class Allowance:
@@ -41,3 +47,38 @@ class Allowance:
         """Allow for one more, for what was done properly."""
         if self._left < self._burst:
             self._left += 1.0
+
+
+class PingPolicy:
+    """How often a client may ping while nothing is sent to it (gRFC A8). For one thread.
+
+    Args:
+        least_seconds: between two pings; 0 is no limit.
+        clock: in seconds.
+    """
+
+    __slots__ = ("_clock", "_last_seconds", "_least_seconds", "_strikes")
+
+    def __init__(self, least_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._least_seconds = least_seconds
+        self._clock = clock
+        self.forgive()
+
+    def forgive(self) -> None:
+        """Forget the pings so far: since then something was sent, of which clients measure the bandwidth."""
+        self._last_seconds = -inf
+        self._strikes = 0
+
+    def note(self) -> None:
+        """Take note of a ping.
+
+        Raises:
+            ConnectionFault: it came too early, and so did too many before it.
+        """
+        now = self._clock()
+        if now - self._last_seconds >= self._least_seconds:
+            self._last_seconds = now
+            return
+        self._strikes += 1
+        if self._strikes > _MOST_PING_STRIKES:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, TOO_MANY_PINGS)

@@ -1,13 +1,14 @@
-"""gRPC's headers, status and messages as HTTP/2 carries them (gRPC's doc/PROTOCOL-HTTP2.md)."""
+"""gRPC's headers and status as HTTP/2 carries them (gRPC's doc/PROTOCOL-HTTP2.md; RFC 9113, section 8)."""
 
 import binascii
+import re
 import zlib
-from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Final
 
 from flyweight.server.errors import Code
 from flyweight.server.rpc.call import Failure
+from flyweight.server.wire.frames import ErrorCode, StreamFault
 from flyweight.server.wire.hpack import Block, encode
 
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -17,13 +18,29 @@ _UNITS: Final = {b"n": 1e-9, b"u": 1e-6, b"m": 1e-3, b"S": 1.0, b"M": 60.0, b"H"
 _MOST_TIMEOUT_DIGITS: Final = 8
 _ENCODINGS: Final = {b"identity": 0, b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 _ACCEPTED: Final = ",".join(name.decode() for name in _ENCODINGS)
-_PLAIN: Final = (b":status", b"200"), (b"content-type", b"application/grpc")
+_CONTENT_TYPE: Final = b"application/grpc"
+_PLAIN: Final = (b":status", b"200"), (b"content-type", _CONTENT_TYPE)
 # Statuses are percent-encoded but for printable ASCII without the percent sign.
 _KEPT: Final = frozenset(range(0x20, 0x7F)) - {0x25}
 # What the protocol itself says; all else is the caller's metadata.
 _OURS: Final = frozenset(
-    (b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"host")
+    (
+        *(b"te", b"content-type", b"content-length", b"host"),
+        *(b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"),
+    )
 )
+# RFC 9113, section 8.3.1; section 8.3: no others.
+_PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
+# Section 8.2.2: what is about an HTTP/1.1 connection.
+_OF_CONNECTIONS: Final = frozenset(
+    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+)
+# Section 8.2.1: a name is a token (RFC 9110, section 5.6.2) in lower case.
+_NAME: Final = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
+# Space around a value is passed on, as the core does: gRPC's clients send it (ASCII-Value).
+_NOT_IN_VALUES: Final = re.compile(rb"[\x00\r\n]")
+# Names of metadata that were looked at: stock clients and proxies use a few dozen.
+_MOST_KNOWN_NAMES: Final = 1024
 
 HEADERS: Final = encode(_PLAIN)
 HEADERS_GZIP: Final = encode([*_PLAIN, (b"grpc-encoding", b"gzip")])
@@ -39,65 +56,111 @@ class Head:
         timeout_seconds: how long the caller waits; None for ever.
         window_bits: of zlib, to unpack a message with; 0 for messages that are not packed.
         takes_gzip: whether answers may be packed so.
+        content_length: how many bytes of data are to come, where the caller says so.
         refusal: why the call cannot be taken, if it cannot.
         status: of HTTP, when this is no gRPC call at all; else 200.
     """
 
-    __slots__ = ("metadata", "path", "refusal", "status", "takes_gzip", "timeout_seconds", "window_bits")
+    __slots__ = (
+        "content_length",
+        "metadata",
+        "path",
+        "refusal",
+        "status",
+        "takes_gzip",
+        "timeout_seconds",
+        "window_bits",
+    )
 
     def __init__(self, block: Block, most_bytes: int) -> None:
-        self.path = ""
+        """Read a block.
+
+        Raises:
+            StreamFault: the block is malformed (RFC 9113, section 8.1.1).
+        """
         self.timeout_seconds: float | None = None
         self.window_bits = 0
         self.takes_gzip = False
+        self.content_length: int | None = None
         self.refusal: Failure | None = None
         self.status = 200
+        content_type = b""
+        pseudo: dict[bytes, bytes] = {}
         metadata: list[tuple[str, str | bytes]] = []
-        method = content_type = b""
-        for name, value in block.pairs:
-            if name[:1] == b":":
-                if name == b":path":
-                    self.path = value.decode("ascii", "replace")
-                elif name == b":method":
-                    method = value
-            elif name not in _OURS:
-                self._add(metadata, name, value)
+        for place, (name, value) in enumerate(block.pairs):
+            key = _KEYS.get(name)
+            if key is not None:
+                # As nearly always: metadata whose name was looked at before.
+                metadata.append((key, _text(value)))
+            elif name in _PSEUDO:
+                if len(pseudo) != place or name in pseudo:
+                    raise _malformed("A pseudo-header comes twice, or after the headers.")
+                pseudo[name] = value
             elif name == b"content-type":
                 content_type = value
-            elif name == b"grpc-timeout":
-                self.timeout_seconds = self._read_timeout(value)
-            elif name == b"grpc-encoding":
-                self._read_encoding(value)
-            elif name == b"grpc-accept-encoding":
-                self.takes_gzip = b"gzip" in [word.strip() for word in value.split(b",")]
+            elif name in _OURS:
+                self._read_ours(name, value)
+            else:
+                self._read_other(metadata, name, value)
         self.metadata: Metadata = tuple(metadata)
+        path = pseudo.get(b":path", b"")
+        self.path = path.decode("utf-8", "replace")
         if block.size > most_bytes:
             self.refusal = Failure(
                 Code.RESOURCE_EXHAUSTED,
                 f"The call's metadata has {block.size} bytes, and {most_bytes} are the most; send less.",
             )
-        if method != b"POST":
+        elif not path or b":method" not in pseudo or b":scheme" not in pseudo:
+            raise _malformed("A request lacks its method, scheme or path.")
+        if pseudo.get(b":method") != b"POST":
             self.status = 405
-        elif not content_type.startswith(b"application/grpc"):
+        elif content_type[: len(_CONTENT_TYPE)].lower() != _CONTENT_TYPE:
             self.status = 415
+        if self.status != 200:
+            self.refusal = Failure(Code.UNKNOWN, f"HTTP status {self.status}: this is no gRPC call.")
 
-    def _add(self, metadata: list[tuple[str, str | bytes]], name: bytes, value: bytes) -> None:
-        key = name.decode("ascii", "replace")
+    def _read_ours(self, name: bytes, value: bytes) -> None:
+        if name == b"grpc-timeout":
+            self.timeout_seconds = self._read_timeout(value)
+        elif name == b"grpc-encoding":
+            self._read_encoding(value)
+        elif name == b"grpc-accept-encoding":
+            self.takes_gzip = b"gzip" in [word.strip() for word in value.split(b",")]
+        elif name == b"te" and value != b"trailers":
+            # Section 8.2.2.
+            raise _malformed("TE is 'trailers' in HTTP/2.")
+        elif name == b"content-length":
+            if not value.isdigit():
+                raise _malformed("The content length is no number.")
+            self.content_length = int(value)
+
+    def _read_other(self, metadata: list[tuple[str, str | bytes]], name: bytes, value: bytes) -> None:
+        if name in _OF_CONNECTIONS or _NAME.fullmatch(name) is None:
+            raise _malformed("A header's name is none of HTTP/2.")
+        key = name.decode()
         if not key.endswith("-bin"):
-            metadata.append((key, value.decode("ascii", "replace")))
+            if len(_KEYS) >= _MOST_KNOWN_NAMES:
+                _KEYS.clear()
+            _KEYS[name] = key
+            metadata.append((key, _text(value)))
             return
         # A list of values may come as one, with commas between; padding may be missing.
         for part in value.split(b","):
+            bare = part.strip()
             try:
-                metadata.append((key, b64decode(part.strip() + b"=" * (-len(part.strip()) % 4))))
+                octets = binascii.a2b_base64(bare + b"=" * (-len(bare) % 4), strict_mode=True)
             except binascii.Error:
                 self.refusal = Failure(Code.INTERNAL, f"The metadata {key!r} is no base64.")
+                return
+            metadata.append((key, octets))
 
     def _read_timeout(self, value: bytes) -> float | None:
         digits, unit = value[:-1], _UNITS.get(value[-1:])
         if unit is None or not digits.isdigit() or len(digits) > _MOST_TIMEOUT_DIGITS:
             self.refusal = Failure(Code.INTERNAL, "The call's grpc-timeout cannot be read.")
             return None
+        if not int(digits):
+            self.refusal = Failure(Code.DEADLINE_EXCEEDED, "The call's deadline is over.")
         return int(digits) * unit
 
     def _read_encoding(self, value: bytes) -> None:
@@ -113,8 +176,26 @@ class Head:
             self.window_bits = bits
 
 
+# Names of textual metadata as they were read; one thread at a time adds to it.
+_KEYS: Final[dict[bytes, str]] = {}
+
+
+def _text(value: bytes) -> str:
+    if _NOT_IN_VALUES.search(value) is not None:
+        raise _malformed("A header's value has a character that none may have.")
+    return value.decode("utf-8", "replace")
+
+
+def _malformed(sentence: str) -> StreamFault:
+    return StreamFault(ErrorCode.PROTOCOL_ERROR, sentence)
+
+
 def head_of(block: Block, most_bytes: int) -> Head:
-    """Return what a block says; a block that comes again is understood already."""
+    """Return what a block says; a block that comes again is understood already.
+
+    Raises:
+        StreamFault: it is malformed.
+    """
     known = block.meaning
     if isinstance(known, Head):
         return known
@@ -125,22 +206,25 @@ def head_of(block: Block, most_bytes: int) -> Head:
 
 def trailers_of(failure: Failure | None, *, begun: bool) -> bytes:
     """Return the block that ends a call; when nothing has `begun`, it is the only one (Trailers-Only)."""
+    if failure is None and begun:
+        return OK_TRAILERS
     pairs: list[tuple[bytes, bytes]] = [] if begun else [*_PLAIN]
     if failure is None:
-        pairs.append((b"grpc-status", b"0"))
-        return encode(pairs)
+        return encode([*pairs, (b"grpc-status", b"0")])
     pairs.append((b"grpc-status", b"%d" % int(failure.code)))
     if failure.sentence:
         pairs.append((b"grpc-message", percent_encoded(failure.sentence)))
-    for name, value in failure.trailing_metadata:
-        data = value.encode()
-        pairs.append((name.encode(), b64encode(data) if name.endswith("-bin") else data))
+    pairs += [(name.encode(), value.encode()) for name, value in failure.trailing_metadata]
     return encode(pairs)
 
 
 def http_status(status: int) -> bytes:
     """Return the block that answers what is no gRPC call."""
-    return encode([(b":status", b"%d" % status)])
+    pairs = [(b":status", b"%d" % status)]
+    if status == 405:
+        # RFC 9110, section 15.5.6.
+        pairs.append((b"allow", b"POST"))
+    return encode(pairs)
 
 
 def percent_encoded(sentence: str) -> bytes:

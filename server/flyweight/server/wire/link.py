@@ -3,6 +3,7 @@
 import random
 import select
 from collections.abc import Callable
+from threading import get_ident
 from typing import Final, Protocol
 
 from flyweight.server.settings import ConnectionSettings
@@ -28,6 +29,8 @@ class Port(Protocol):
     most_message_bytes: int
     packs: bool
     terms: ConnectionSettings
+    # The loop's.
+    thread: int
     # The moment at which what is handled now was found, on the clock of time.monotonic().
     now: float
 
@@ -35,8 +38,8 @@ class Port(Protocol):
         """Take a new call."""
         ...
 
-    def do(self, link: "Link", job: Callable[[], None]) -> None:
-        """Have a job done by the loop's thread, and what it leads to sent."""
+    def bring(self, link: "Link", job: Callable[[], None]) -> None:
+        """Bring the loop's thread a job of a link."""
         ...
 
     def mark(self, link: "Link") -> None:
@@ -89,7 +92,13 @@ class Link:
 
     def do(self, job: Callable[[], None]) -> None:
         """Have a job done by the loop's thread: at once, if that is who asks."""
-        self._port.do(self, job)
+        port = self._port
+        if get_ident() == port.thread:
+            job()
+            if not self.is_marked:
+                port.mark(self)
+        else:
+            port.bring(self, job)
 
     def peer(self) -> str:
         """Return the address of the other end as gRPC writes it."""
@@ -102,12 +111,7 @@ class Link:
     def _accept(self, stream: Stream, block: Block) -> None:
         head = head_of(block, self._port.limits.max_header_bytes)
         call = stream.listener = WireCall(self, self.connection, stream, head)
-        if head.status != 200:
-            call.refuse_as_http(head.status)
-        elif head.refusal is not None:
-            call.end(head.refusal)
-        else:
-            self._port.on_call(call)
+        self._port.on_call(call)
 
     # --- what the loop has it do ---
 

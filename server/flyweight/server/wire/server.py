@@ -66,13 +66,14 @@ class WireServer:
         self._links: dict[int, Link] = {}
         self._marked: list[Link] = []
         self._jobs: deque[tuple[Link, Callable[[], None]]] = deque()
-        self._thread = 0
+        self.thread = 0
         self._is_asleep = False
         self._is_stopping = self._is_deaf = False
         self._sweep_at = 0.0
         # When what is handled now was found.
         self.now = time.monotonic()
-        self._is_leaving = self._has_left = False
+        self._is_leaving = False
+        self._everybody_heard = threading.Event()
         # Until when connections may take what is left for them, once this is shut down.
         self._ends_at = -inf
         # Connections that were one too many, and when the log may be told of them.
@@ -98,12 +99,8 @@ class WireServer:
 
     # --- what links need of it ---
 
-    def do(self, link: Link, job: Callable[[], None]) -> None:
-        """Have a job done by the thread that takes events: at once, if that is who asks."""
-        if threading.get_ident() == self._thread:
-            job()
-            self.mark(link)
-            return
+    def bring(self, link: Link, job: Callable[[], None]) -> None:
+        """Bring the thread that takes events a job of a link."""
         self._jobs.append((link, job))
         if self._is_asleep:
             os.eventfd_write(self._wake, 1)
@@ -134,7 +131,7 @@ class WireServer:
         Returns:
             True when something happened, False when nothing did, None when all is shut down.
         """
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()
         if self._marked:
             self._flush()
         if self._is_stopping and not self._links:
@@ -151,8 +148,8 @@ class WireServer:
         while self._jobs:
             did = True
             link, job = self._jobs.popleft()
-            self.do(link, job)
-        if self._is_leaving and not self._has_left:
+            link.do(job)
+        if self._is_leaving and not self._everybody_heard.is_set():
             self._leave(now)
         if now >= self._sweep_at:
             self._sweep_at = now + _SWEEP_SECONDS
@@ -170,14 +167,15 @@ class WireServer:
         return 0.0 if self._jobs else max(0.0, until_monotonic - time.monotonic())
 
     def drain(self, until_monotonic: float) -> None:
-        """Close the port, and ask all clients to go elsewhere with their next calls. For any thread.
+        """Close the port, ask all clients to go elsewhere with their next calls, and wait until they heard.
 
-        Args:
-            until_monotonic: how long `shut_down` may wait for clients to take what is left for them.
+        For any thread but that which takes events. Until then also `shut_down` may wait for clients to take
+        what is left for them.
         """
         self._ends_at = until_monotonic
         self._is_leaving = True
         os.eventfd_write(self._wake, 1)
+        self._everybody_heard.wait(max(0.0, until_monotonic - time.monotonic()))
 
     def shut_down(self) -> None:
         """Close the port and cut every call; `take` goes on until all is over."""
@@ -188,14 +186,16 @@ class WireServer:
             link.end(now, self._ends_at)
 
     def _leave(self, now: float) -> None:
-        self._has_left = True
         if self._listener is not None:
             # Whoever the kernel has let in would be thrown out with the port.
-            for _ in range(_MOST_WAITING // _ACCEPTED_AT_ONCE):
+            for _ in range(0 if self._is_deaf else _MOST_WAITING // _ACCEPTED_AT_ONCE):
                 self._accept(self._listener)
-        self._close_port()
-        for link in [*self._links.values()]:
-            link.drain(now)
+            self._close_port()
+            for link in [*self._links.values()]:
+                link.drain(now)
+        connections = (link.connection for link in self._links.values())
+        if all(connection.is_draining or connection.is_closing for connection in connections):
+            self._everybody_heard.set()
 
     def _close_port(self) -> None:
         listener, self._listener = self._listener, None
