@@ -10,10 +10,11 @@ from random import Random
 
 from flyweight.server.errors import Code
 from flyweight.server.wire.call import WireCall
-from flyweight.server.wire.connection import Connection, Limits, Stream
+from flyweight.server.wire.connection import Connection, Limits
 from flyweight.server.wire.frames import PREFACE, Kind, frame, settings
 from flyweight.server.wire.heads import head_of
 from flyweight.server.wire.hpack import Block, encode
+from flyweight.server.wire.streams import Stream
 from tests.fuzz.engine import LONGEST_INPUT_BYTES
 from tests.server.wire.framing import message, usual
 

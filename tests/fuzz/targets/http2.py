@@ -5,9 +5,10 @@ The first byte says which. In the second form the input also says what the serve
 
 from hpack import Encoder
 
-from flyweight.server.wire.connection import Connection, Stream
+from flyweight.server.wire.connection import Connection
 from flyweight.server.wire.frames import ErrorCode, Kind
 from flyweight.server.wire.hpack import Block
+from flyweight.server.wire.streams import Stream
 from tests.fuzz.choices import Choices
 from tests.server.wire.framing import Call, Form, usual, written
 from tests.server.wire.watcher import Watcher

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from flyweight.server.errors import Code
 from flyweight.server.rpc.call import Failure
 from flyweight.server.wire.call import WireCall
-from flyweight.server.wire.connection import Connection, Limits, Stream
+from flyweight.server.wire.connection import Connection, Limits
 from flyweight.server.wire.frames import PREFACE, ErrorCode, Kind, frame, rst_stream, settings
 from flyweight.server.wire.heads import Head, head_of, percent_encoded
 from flyweight.server.wire.hpack import Block, encode
 from flyweight.server.wire.messages import framed
+from flyweight.server.wire.streams import Stream
 
 MOST_BYTES = 1000
 USUAL = {":method": "POST", ":scheme": "http", ":path": "/s/M", "content-type": "application/grpc"}

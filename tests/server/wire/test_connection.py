@@ -1,5 +1,6 @@
 """HTTP/2 without a socket; the section numbers are those of RFC 9113."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyweight.server.wire.connection import Connection, Limits, Stream
+from flyweight.server.wire.connection import Connection, Limits
 from flyweight.server.wire.frames import (
     PREFACE,
     SETTINGS_ACK,
@@ -22,6 +23,7 @@ from flyweight.server.wire.frames import (
     window_update,
 )
 from flyweight.server.wire.hpack import Block, encode
+from flyweight.server.wire.streams import Stream
 
 HEADERS = encode(
     [
@@ -51,8 +53,9 @@ class Told:
     ends: int = 0
     closed: list[ErrorCode | None] = field(default_factory=list)
 
-    def on_data(self, payload: memoryview) -> None:
-        self.data += payload
+    def on_data(self, payloads: Sequence[memoryview], size: int) -> None:
+        self.data += b"".join(payloads)
+        assert size == sum(map(len, payloads))
 
     def on_end(self) -> None:
         self.ends += 1

@@ -11,9 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from flyweight.server.wire.connection import Connection, Stream
+from flyweight.server.wire.connection import Connection
 from flyweight.server.wire.frames import ErrorCode, Flag, Kind, Setting
 from flyweight.server.wire.hpack import Block, encode
+from flyweight.server.wire.streams import Stream
 from tests.server.wire.framing import usual
 from tests.server.wire.watcher import MOST_STREAMS, Watcher
 
@@ -208,7 +209,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     @invariant()
     def windows_are_the_same_on_both_ends(self) -> None:
-        assert self.connection._send_window == self.watcher.windows[0]
+        assert self.connection._out.window == self.watcher.windows[0]
         for number, stream in self.connection.streams.items():
             assert stream.send_window == self.watcher.windows[number]
 

@@ -3,9 +3,10 @@
 import pytest
 from hpack import Encoder
 
-from flyweight.server.wire.connection import Connection, Stream
+from flyweight.server.wire.connection import Connection
 from flyweight.server.wire.frames import ErrorCode, Flag, Kind, Setting
 from flyweight.server.wire.hpack import Block
+from flyweight.server.wire.streams import Stream
 from tests.server.wire.framing import usual
 from tests.server.wire.watcher import Watcher
 

@@ -100,6 +100,13 @@ def test_who_connects_and_says_nothing_keeps_nobody_busy(port: Port) -> None:
         assert not any(port.server.take(time.monotonic() + 0.01) for _ in range(5))
 
 
+def test_the_server_speaks_first_once_hands_are_shaken(
+    port: Port, join: Callable[..., ssl.SSLSocket]
+) -> None:
+    """What it had to say of itself as the client connected has waited for that (RFC 9113, section 3.4)."""
+    port.live_until(received(join(b""), b"\x04\x00\x00\x00\x00\x00"))
+
+
 def test_slow_handshakes_keep_nobody_waiting(port: Port, join: Callable[..., ssl.SSLSocket]) -> None:
     with contextlib.ExitStack() as slow:
         for _ in range(20):

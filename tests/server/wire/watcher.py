@@ -4,12 +4,14 @@ Section numbers are those of RFC 9113. What it counts as granted is what the cli
 that sends more is wrong, whatever else was sent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from flyweight.server.wire.connection import _MAX_FRAME_BYTES, Connection, Limits, Stream
+from flyweight.server.wire.connection import Connection, Limits
 from flyweight.server.wire.frames import PREFACE, ErrorCode, Flag, Kind, Setting, frame
 from flyweight.server.wire.hpack import Block
+from flyweight.server.wire.incoming import MAX_FRAME_BYTES
+from flyweight.server.wire.streams import Stream
 
 MOST_STREAMS: Final = 8
 LIMITS: Final = Limits(max_streams=MOST_STREAMS, max_header_bytes=1024)
@@ -44,11 +46,13 @@ class Heard:
         self.is_ended = self.is_closed = False
         self.code: ErrorCode | None = None
 
-    def on_data(self, payload: memoryview) -> None:
+    def on_data(self, payloads: Sequence[memoryview], size: int) -> None:
         assert not self.is_ended
         assert not self.is_closed
-        self.data_bytes += len(payload)
-        self._watcher.behaviour.on_data(self._watcher.connection, self._stream, bytes(payload))
+        payload = b"".join(payloads)
+        assert len(payload) == size
+        self.data_bytes += size
+        self._watcher.behaviour.on_data(self._watcher.connection, self._stream, payload)
 
     def on_end(self) -> None:
         assert not self.is_ended
@@ -181,7 +185,7 @@ class Watcher:
     def _check_books(self) -> None:
         connection = self.connection
         assert len(connection.streams) <= MOST_STREAMS
-        assert len(connection._rest) <= 9 + _MAX_FRAME_BYTES
+        assert len(connection._reader._rest) <= 9 + MAX_FRAME_BYTES
         assert len(connection._ended_here) <= 1024
         assert connection._receive_window + connection._owed <= _CONNECTION_WINDOW
         for number, stream in connection.streams.items():

@@ -2,16 +2,17 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from flyweight.server.errors import Code
 from flyweight.server.rpc.call import Body, Failure
 from flyweight.server.rpc.live_call import LiveCall
-from flyweight.server.wire.connection import Connection, Stream
+from flyweight.server.wire.connection import Connection
 from flyweight.server.wire.frames import ErrorCode, StreamFault
 from flyweight.server.wire.heads import HEADERS, HEADERS_GZIP, OK_TRAILERS, Head, http_status, trailers_of
 from flyweight.server.wire.messages import PREFIX_BYTES, MessageReader, Refused, framed, packed, prefix_of
+from flyweight.server.wire.streams import Stream
 
 # Messages that were not asked for yet may hold as much before the caller's window is left to shrink.
 _MOST_UNREAD_BYTES: Final = 1 << 20
@@ -154,9 +155,8 @@ class WireCall(LiveCall):
 
     # --- as the listener of its stream ---
 
-    def on_data(self, payload: memoryview) -> None:
+    def on_data(self, payloads: Sequence[memoryview], size: int) -> None:
         """Take bytes of messages (Length-Prefixed-Message)."""
-        size = len(payload)
         if self._left is not None:
             self._left -= size
         if self._unread_bytes > _MOST_UNREAD_BYTES:
@@ -165,17 +165,21 @@ class WireCall(LiveCall):
             self._connection.give_back(self._stream, size)
         if self._refusal is not None:
             return
-        if self._reader is None and size >= PREFIX_BYTES and not payload[0]:
+        payload = payloads[0]
+        if self._reader is None and len(payload) == size >= PREFIX_BYTES and not payload[0]:
             # As nearly always: one message, whole, and as it is.
             length = int.from_bytes(payload[1:PREFIX_BYTES], "big")
             if length == size - PREFIX_BYTES <= self._home.most_message_bytes:
                 self._take(bytes(payload[PREFIX_BYTES:]))
                 return
-        if self._reader is None:
-            self._reader = MessageReader(self._home.most_message_bytes, self._head.window_bits)
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = MessageReader(self._home.most_message_bytes, self._head.window_bits)
         try:
-            for message in self._reader.feed(payload):
+            for message in reader.feed(payloads):
                 self._take(message)
+                if self._is_over:
+                    return
         except Refused as refusal:
             self._refuse(refusal.failure)
 

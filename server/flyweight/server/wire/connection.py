@@ -6,21 +6,18 @@
 Section numbers are those of RFC 9113. Everything is for one thread.
 """
 
-import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from flyweight.server.wire.floods import Allowance, PingPolicy
 from flyweight.server.wire.frames import (
-    HEADER_BYTES,
     INITIAL_WINDOW,
     LEAST_MAX_FRAME_BYTES,
     MOST_MAX_FRAME_BYTES,
     MOST_STREAM,
     MOST_WINDOW,
-    PREFACE,
     SETTINGS_ACK,
     ConnectionFault,
     ErrorCode,
@@ -33,51 +30,23 @@ from flyweight.server.wire.frames import (
     rst_stream,
     settings,
     window_update,
-    without_padding,
 )
 from flyweight.server.wire.hpack import Block, Decoder
+from flyweight.server.wire.incoming import MAX_FRAME_BYTES, FrameReader
+from flyweight.server.wire.outgoing import Outgoing
+from flyweight.server.wire.streams import STREAM_WINDOW, Stream
 
-# What a stream may send before it is read: an image of 224 x 224 in one go, were it not for the connection.
-_STREAM_WINDOW: Final = 1 << 20
 # What all streams of a connection may have under way at one time.
 _CONNECTION_WINDOW: Final = 16 << 20
-# The largest frame of data: it is taken as it comes, however large it is, and each frame costs its handling.
-_MAX_FRAME_BYTES: Final = 1 << 20
-# The largest other frame, which is gathered: four times the header block that is allowed by default.
-_MAX_OTHER_BYTES: Final = 64 << 10
-# What may wait for the socket before streams wait instead: twice what a socket takes at once.
-_MOST_UNSENT_BYTES: Final = 256 << 10
-# What may wait for the socket in all: beyond the former only answers to frames that ask for one.
-_MOST_UNSENT_ANSWERS_BYTES: Final = 1 << 20
-# A frame of ours, whatever size the client allows: streams take turns by frames.
-_LARGEST_SENT_BYTES: Final = 64 << 10
 # Streams that were ended here and of which frames may still be under way.
 _MOST_REMEMBERED: Final = 256
-# The largest burst of an honest client, many times: of pings, of settings, of calls that it cancels.
+# The largest burst of an honest client, many times: of settings, of calls that it cancels.
 _BURST: Final = 1000
 _PER_SECOND: Final = 100.0
-# Frames that one header block may be spread over: 16 KiB each, of which the block may have one.
-_MOST_CONTINUATIONS: Final = 8
-
-
-class Listener(Protocol):
-    """Who answers on a stream."""
-
-    def on_data(self, payload: memoryview) -> None:
-        """Take bytes; they are valid during the call only.
-
-        Raises:
-            StreamFault: they cannot be.
-        """
-        ...
-
-    def on_end(self) -> None:
-        """Note that the caller sends no more."""
-        ...
-
-    def on_close(self, code: ErrorCode | None) -> None:
-        """Note that the stream is over, by both sides or by a reset; told once."""
-        ...
+# What our pings hold (section 6.7: what their sender likes).
+_ARE_YOU_THERE: Final = b"present?"
+_LEAVE: Final = b"leaving?"
+_CODES: Final = frozenset(ErrorCode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,34 +56,6 @@ class Limits:
     max_streams: int = 1088
     max_header_bytes: int = 16 << 10
     min_ping_seconds: float = 5.0
-
-
-class Stream:
-    """One stream: what is left of its windows, and what waits for them."""
-
-    __slots__ = (
-        "is_closed",
-        "is_ended_here",
-        "is_ended_there",
-        "listener",
-        "number",
-        "owed",
-        "receive_window",
-        "send_window",
-        "trailers",
-        "unsent",
-    )
-
-    def __init__(self, number: int, send_window: int) -> None:
-        self.number = number
-        self.send_window = send_window
-        self.receive_window = _STREAM_WINDOW
-        # Bytes that were taken and are not given back to the caller's window yet.
-        self.owed = 0
-        self.is_ended_there = self.is_ended_here = self.is_closed = False
-        self.unsent: deque[tuple[memoryview, Callable[[], None] | None]] = deque()
-        self.trailers: bytes | None = None
-        self.listener: Listener | None = None
 
 
 class Connection:
@@ -133,26 +74,15 @@ class Connection:
         self._last_stream = 0
         # The last stream that is gone on with, as the client was told.
         self._last_told = MOST_STREAM
-        self._rest = b""
-        self._has_preface = self._has_settings = False
-        # What is still to come of a frame of data, and whose it is.
-        self._left = self._data_flags = self._data_stream = 0
-        self._block: _Assembly | None = None
+        self._reader = FrameReader()
+        self._out = Outgoing()
         self._ended_here: deque[int] = deque(maxlen=_MOST_REMEMBERED)
-        self._send_window = INITIAL_WINDOW
         self._initial_window = INITIAL_WINDOW
-        self._sent_frame_bytes = LEAST_MAX_FRAME_BYTES
         self._receive_window = _CONNECTION_WINDOW
         self._owed = 0
-        # In order of their turns: streams that have something to send and may not yet.
-        self._waiting: dict[int, Stream] = {}
-        self._output: list[bytes | memoryview] = []
-        self._output_bytes = 0
         self._nuisances = Allowance("frames that carry nothing", _BURST, _PER_SECOND)
         self._resets = Allowance("calls that are cancelled at once", _BURST, _PER_SECOND)
         self._pings = PingPolicy(limits.min_ping_seconds)
-        # Whether headers or data were sent since the last ping came.
-        self._has_sent = False
         # Pings of ours that are not acknowledged yet.
         self._asked = 0
         self.is_closing = False
@@ -160,9 +90,9 @@ class Connection:
         self.is_draining = self._asks_to_leave = False
         ours = {
             Setting.MAX_CONCURRENT_STREAMS: limits.max_streams,
-            Setting.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+            Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             Setting.MAX_HEADER_LIST_SIZE: limits.max_header_bytes,
-            Setting.MAX_FRAME_SIZE: _MAX_FRAME_BYTES,
+            Setting.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
         }
         self._write(settings(ours) + window_update(0, _CONNECTION_WINDOW - INITIAL_WINDOW))
 
@@ -173,109 +103,20 @@ class Connection:
         if self.is_closing:
             return
         try:
-            self._receive(octets)
+            self._reader.read(octets, self)
         except ConnectionFault as fault:
             self.close(fault.code, str(fault))
 
-    def _receive(self, octets: bytes) -> None:
-        if not self._has_preface:
-            octets = self._rest + octets
-            # Section 3.4.
-            size = min(len(octets), len(PREFACE))
-            if octets[:size] != PREFACE[:size]:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "This port speaks HTTP/2 without an upgrade.")
-            self._has_preface = size == len(PREFACE)
-            self._rest = b"" if self._has_preface else octets
-            at = size if self._has_preface else len(octets)
-        elif self._left:
-            at = self._go_on(octets)
-        elif self._rest:
-            at = self._complete(octets)
-        else:
-            at = 0
-        if at < len(octets) and not self.is_closing:
-            self._take_frames(octets, at)
-
-    def _go_on(self, octets: bytes) -> int:
-        """Take more of the data of a frame that is under way; return how many bytes that were."""
-        part = memoryview(octets)[: self._left]
-        self._left -= len(part)
-        self._guarded(_DATA_KIND, 0 if self._left else self._data_flags, self._data_stream, part)
-        return len(part)
-
-    def _complete(self, octets: bytes) -> int:
-        """Take the frame of which the beginning came before; return how many bytes were missing.
-
-        Only these are copied, and not all that came with them.
-        """
-        rest, taken = self._rest, 0
-        if len(rest) < HEADER_BYTES:
-            taken = min(len(octets), HEADER_BYTES - len(rest))
-            rest += octets[:taken]
-        if len(rest) >= HEADER_BYTES:
-            missing = HEADER_BYTES + int.from_bytes(rest[:3], "big") - len(rest)
-            if missing > 0:
-                part = octets[taken : taken + missing]
-                rest += part
-                taken += len(part)
-        self._rest = b""
-        self._take_frames(rest, 0)
-        return taken
-
-    def _take_frames(self, octets: bytes, at: int) -> None:
-        """Take all frames from `at` on, and keep what there is of another."""
-        end, view = len(octets), memoryview(octets)
-        while end - at >= HEADER_BYTES:
-            upper, lower, kind, flags, number = _unpack_header(octets, at)
-            size = upper << 8 | lower
-            number &= _STREAM_BITS
-            body = at + HEADER_BYTES
-            following = body + size
-            if self._block is not None or not self._has_settings:
-                self._check_order(kind, number)
-            if size > (_MAX_FRAME_BYTES if kind == _DATA_KIND else _MAX_OTHER_BYTES):
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "A frame is larger than was agreed on.")
-            if following > end:
-                if kind == _DATA_KIND and end > body and not flags & Flag.PADDED:
-                    # Data is never gathered here.
-                    self._left, self._data_flags, self._data_stream = following - end, flags, number
-                    self._guarded(kind, 0, number, view[body:])
-                    return
-                break
-            self._guarded(kind, flags, number, view[body:following])
-            at = following
-            if self.is_closing:
-                return
-        self._rest = octets[at:]
-
-    def _check_order(self, kind: int, number: int) -> None:
-        """Look at what may follow what came before."""
-        if self._block is not None and (kind != Kind.CONTINUATION or number != self._block.number):
-            # Section 6.10.
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A header block is not continued.")
-        if not self._has_settings and kind != Kind.SETTINGS:
-            # Section 3.4.
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "The first frame is not SETTINGS.")
-
-    def _guarded(self, kind: int, flags: int, number: int, payload: memoryview) -> None:
-        """Have a frame handled; what is wrong with its stream ends that."""
-        if kind >= len(_HANDLERS):
-            # Section 4.1: what nobody knows is passed over.
-            self._nuisances.spend()
-            return
-        try:
-            _HANDLERS[kind](self, flags, number, payload)
-        except StreamFault as fault:
-            self.reset(number, fault.code)
-
-    def _on_data(self, flags: int, number: int, payload: memoryview) -> None:
+    def take_data(
+        self, number: int, payloads: Sequence[memoryview], size: int, padding: int, *, is_end: bool
+    ) -> None:
         """Take data (section 6.1)."""
-        size = len(payload)
         # Section 6.9: padding counts, and so does what comes on a stream that is closed.
-        self._receive_window -= size
+        whole = size + padding
+        self._receive_window -= whole
         if self._receive_window < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "More data came than was allowed in all.")
-        self._owed += size
+        self._owed += whole
         if self._owed > _CONNECTION_WINDOW // 2:
             self._write(window_update(0, self._owed))
             self._receive_window += self._owed
@@ -284,20 +125,17 @@ class Connection:
         if stream is None or stream.is_ended_there:
             self._refuse_unknown(number)
             return
-        stream.receive_window -= size
+        stream.receive_window -= whole
         if stream.receive_window < 0:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "More data came than was allowed.")
-        if flags & _PADDED:
-            payload = without_padding(flags, payload)
-            # Nobody else gives it back.
-            stream.owed += size - len(payload)
-        is_end = flags & _END_STREAM
-        if payload:
+        # Nobody else gives it back.
+        stream.owed += padding
+        if size:
             assert stream.listener is not None
-            stream.listener.on_data(payload)
+            stream.listener.on_data(payloads, size)
         elif not is_end:
             self._nuisances.spend()
-        if is_end:
+        if is_end and not stream.is_closed:
             self._end_there(stream)
 
     def _refuse_unknown(self, number: int) -> None:
@@ -307,40 +145,13 @@ class Connection:
         if number not in self._ended_here:
             raise StreamFault(ErrorCode.STREAM_CLOSED, f"Stream {number} is closed.")
 
-    def _on_headers(self, flags: int, number: int, payload: memoryview) -> None:
-        """Take a header block, or the beginning of one (section 6.2)."""
-        if flags & _PADDED:
-            payload = without_padding(flags, payload)
-        if flags & Flag.PRIORITY:
-            if len(payload) < 5:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS has no room for its priority.")
-            payload = payload[5:]
-        if not number & 1:
-            # Section 5.1.1.
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"A client does not open stream {number}.")
-        if flags & Flag.END_HEADERS:
-            self._take_block(number, flags, bytes(payload))
-        else:
-            self._block = _Assembly(number, flags, bytes(payload))
-
-    def _on_continuation(self, flags: int, number: int, payload: memoryview) -> None:
-        """Take the next part of a header block (section 6.10)."""
-        block = self._block
-        if block is None:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A CONTINUATION continues nothing.")
-        block.parts.append(bytes(payload))
-        if len(block.parts) > _MOST_CONTINUATIONS:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "A header block has no end.")
-        if flags & Flag.END_HEADERS:
-            self._block = None
-            self._take_block(number, block.flags, b"".join(block.parts))
-
-    def _take_block(self, number: int, flags: int, octets: bytes) -> None:
+    def take_block(self, number: int, octets: bytes, *, is_end: bool) -> None:
+        """Take a header block (section 6.2): the beginning of a request, or its end."""
         # Section 4.3: also one that is refused is read, for the table of the next depends on it.
         block = self._decoder.decode(octets)
         stream = self.streams.get(number)
         if stream is not None:
-            self._take_trailers(stream, flags, block)
+            self._take_trailers(stream, block, is_end=is_end)
             return
         if number <= self._last_stream:
             if number in self._ended_here:
@@ -358,25 +169,32 @@ class Connection:
             return
         stream = self.streams[number] = Stream(number, self._initial_window)
         self._accept(stream, block)
-        if flags & Flag.END_STREAM and not stream.is_closed:
+        if is_end and not stream.is_closed:
             self._end_there(stream)
 
-    def _take_trailers(self, stream: Stream, flags: int, block: Block) -> None:
+    def _take_trailers(self, stream: Stream, block: Block, *, is_end: bool) -> None:
         """Take the header block after the data (section 8.1), of which gRPC needs nothing."""
         if stream.is_ended_there:
             raise StreamFault(ErrorCode.STREAM_CLOSED, f"Stream {stream.number} has ended.")
         if any(name.startswith(b":") for name, _ in block.pairs):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "Trailers have no pseudo-headers.")
-        if not flags & Flag.END_STREAM:
+        if not is_end:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "Trailers do not end their stream.")
         self._end_there(stream)
 
     def _end_there(self, stream: Stream) -> None:
         stream.is_ended_there = True
-        if stream.is_ended_here:
-            self._forget(stream, None)
-        elif stream.listener is not None:
+        if stream.listener is not None:
             stream.listener.on_end()
+
+    def take_frame(self, kind: int, flags: int, number: int, payload: memoryview) -> None:
+        """Take a frame that is neither data nor headers."""
+        handle = _HANDLERS.get(kind)
+        if handle is None:
+            # Section 4.1: what nobody knows is passed over.
+            self._nuisances.spend()
+        else:
+            handle(self, flags, number, payload)
 
     def _on_priority(self, _flags: int, number: int, payload: memoryview) -> None:
         """Pass over a priority (section 6.3), which RFC 9113 deprecates."""
@@ -385,8 +203,8 @@ class Connection:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY names no stream.")
         if len(payload) != 5:
             sentence = "PRIORITY has five bytes."
-            if number > self._last_stream:
-                # Section 6.4: nothing is reset that was not opened.
+            if number not in self.streams:
+                # Sections 5.4.2 and 6.4: nothing is reset that is not open.
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, sentence)
             raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, sentence)
 
@@ -416,7 +234,6 @@ class Connection:
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "A setting has six bytes.")
         self._nuisances.spend()
-        self._has_settings = True
         for at in range(0, len(payload), 6):
             key = int.from_bytes(payload[at : at + 2], "big")
             self._set(key, int.from_bytes(payload[at + 2 : at + 6], "big"))
@@ -432,7 +249,7 @@ class Connection:
                 raise ConnectionFault(
                     ErrorCode.PROTOCOL_ERROR, f"Frames of {value} bytes cannot be agreed on."
                 )
-            self._sent_frame_bytes = min(value, _LARGEST_SENT_BYTES)
+            self._out.allow_frames(value)
         elif key == Setting.INITIAL_WINDOW_SIZE:
             if value > MOST_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"{value} is no window.")
@@ -442,8 +259,7 @@ class Connection:
                 stream.send_window += change
                 if stream.send_window > MOST_WINDOW:
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "A window is too large.")
-                if stream.unsent:
-                    self._waiting[stream.number] = stream
+                self._out.resume(stream)
 
     def _on_push_promise(self, _flags: int, _number: int, _payload: memoryview) -> None:
         """Refuse what only servers send (section 8.4)."""
@@ -458,8 +274,8 @@ class Connection:
         if flags & Flag.ACK:
             self._on_ping_answer(bytes(payload))
             return
-        if self._has_sent:
-            self._has_sent = False
+        if self._out.has_sent:
+            self._out.has_sent = False
             self._pings.forgive()
         self._pings.note()
         self._write(frame(Kind.PING, Flag.ACK, 0, bytes(payload)))
@@ -488,8 +304,8 @@ class Connection:
         if number == 0:
             if credit == 0:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A window grows by nothing.")
-            self._send_window += credit
-            if self._send_window > MOST_WINDOW:
+            self._out.window += credit
+            if self._out.window > MOST_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "The connection's window is too large.")
             self._pump()
             return
@@ -507,7 +323,7 @@ class Connection:
         if stream.send_window > MOST_WINDOW:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "A window is too large.")
         if stream.unsent:
-            self._waiting[number] = stream
+            self._out.resume(stream)
             self._pump()
 
     # --- what streams send ---
@@ -515,7 +331,7 @@ class Connection:
     def give_back(self, stream: Stream, size: int) -> None:
         """Let the caller send as much more on a stream as was taken from it (section 6.9)."""
         stream.owed += size
-        if stream.owed > _STREAM_WINDOW // 2 and not stream.is_ended_there:
+        if stream.owed > STREAM_WINDOW // 2 and not stream.is_ended_there:
             self._write(window_update(stream.number, stream.owed))
             stream.receive_window += stream.owed
             stream.owed = 0
@@ -523,15 +339,13 @@ class Connection:
     def send_headers(self, stream: Stream, block: bytes) -> None:
         """Send the header block that begins an answer (section 8.1)."""
         if not stream.is_closed:
-            self._has_sent = True
-            self._write(frame(Kind.HEADERS, Flag.END_HEADERS, stream.number, block))
+            self._out.write_headers(stream, block)
 
     def send_data(self, stream: Stream, octets: bytes, on_sent: Callable[[], None] | None = None) -> None:
         """Send data, as far and as soon as the windows reach; `on_sent` is told when all of it is."""
         if stream.is_closed:
             return
-        stream.unsent.append((memoryview(octets), on_sent))
-        self._waiting[stream.number] = stream
+        self._out.add(stream, octets, on_sent)
         self._pump()
 
     def send_trailers(self, stream: Stream, block: bytes) -> None:
@@ -545,36 +359,10 @@ class Connection:
     def answer(
         self, stream: Stream, headers: bytes, octets: bytes, trailers: bytes, prefix: bytes = b""
     ) -> None:
-        """Send a whole answer, `prefix` and `octets` being its data: in one go where the windows allow it."""
-        size = len(prefix) + len(octets)
-        if (
-            size <= self._send_window
-            and size <= stream.send_window
-            and size <= self._sent_frame_bytes
-            and self._output_bytes < _MOST_UNSENT_BYTES
-            and not stream.is_closed
-        ):
-            self._send_window -= size
-            number = stream.number.to_bytes(4, "big")
-            self._write(
-                b"".join(
-                    (
-                        len(headers).to_bytes(3, "big"),
-                        _HEADERS,
-                        number,
-                        headers,
-                        size.to_bytes(3, "big"),
-                        _DATA,
-                        number,
-                        prefix,
-                        octets,
-                        len(trailers).to_bytes(3, "big"),
-                        _TRAILERS,
-                        number,
-                        trailers,
-                    )
-                )
-            )
+        """Send a whole answer, whose data are `prefix` and `octets`."""
+        if stream.is_closed:
+            return
+        if self._out.answer(stream, headers, octets, trailers, prefix):
             self._ended(stream)
             return
         self.send_headers(stream, headers)
@@ -620,7 +408,7 @@ class Connection:
         if code is not ErrorCode.NO_ERROR or not self.is_draining:
             # Section 6.8: the number does not grow, though streams were refused meanwhile.
             last = min(self._last_stream, self._last_told)
-            self._output.append(goaway(last, code, sentence))
+            self._out.write(goaway(last, code, sentence))
         self.abandon()
 
     def abandon(self) -> None:
@@ -628,20 +416,17 @@ class Connection:
         self.is_closing = True
         # It knows whoever owns this connection: such a circle would wait for the collector.
         self._accept = _accept_nothing
-        self._waiting.clear()
         for stream in [*self.streams.values()]:
             self._forget(stream, ErrorCode.CANCEL)
 
     def take_output(self) -> bytes:
-        """Return what is to be sent now; tell by `pump` when it was."""
-        octets = bytes(self._output[0]) if len(self._output) == 1 else b"".join(self._output)
-        self._output.clear()
-        return octets
+        """Return what is to be sent now; tell by `note_sent` when it was."""
+        return self._out.take()
 
     @property
     def is_greeted(self) -> bool:
         """Return whether the client began as section 3.4 asks for."""
-        return self._has_settings
+        return self._reader.has_settings
 
     @property
     def last_stream(self) -> int:
@@ -651,55 +436,26 @@ class Connection:
     @property
     def has_output(self) -> bool:
         """Return whether there is something to send."""
-        return bool(self._output)
+        return bool(self._out)
 
     def note_sent(self, size: int) -> None:
         """Note how many of the bytes that were taken the socket took; more may follow them."""
-        self._output_bytes -= size
-        if self._waiting:
+        self._out.note_sent(size)
+        if self._out.has_waiting:
             self._pump()
 
-    def _write(self, octets: bytes | memoryview) -> None:
+    def _write(self, octets: bytes) -> None:
         if self.is_closing:
             return
-        self._output.append(octets)
-        self._output_bytes += len(octets)
-        if self._output_bytes > _MOST_UNSENT_ANSWERS_BYTES:
+        self._out.write(octets)
+        if self._out.is_too_much:
             self.close(ErrorCode.ENHANCE_YOUR_CALM, "The client does not read what it asks for.")
 
     def _pump(self) -> None:
-        """Send what waits: a frame of each stream in turn, until the windows or the socket are full."""
-        waiting = self._waiting
-        while waiting and self._send_window > 0 and self._output_bytes < _MOST_UNSENT_BYTES:
-            number = next(iter(waiting))
-            stream = waiting.pop(number)
-            room = min(self._send_window, stream.send_window, self._sent_frame_bytes)
-            view, on_sent = stream.unsent[0]
-            if room <= 0 and view:
-                # A larger window of its own puts it back.
-                continue
-            part = view[:room]
-            self._send_window -= len(part)
-            stream.send_window -= len(part)
-            self._has_sent = True
+        for stream in self._out.pump():
             # A client says that it read, which costs us no more than what it read.
             self._nuisances.earn()
-            self._write(len(part).to_bytes(3, "big") + _DATA + number.to_bytes(4, "big"))
-            self._write(part)
-            if stream.is_closed:
-                return
-            if len(part) < len(view):
-                stream.unsent[0] = (view[room:], on_sent)
-            else:
-                stream.unsent.popleft()
-                if on_sent is not None:
-                    on_sent()
-                    if stream.is_closed:
-                        # By whoever was told.
-                        continue
-            if stream.unsent:
-                waiting[number] = stream
-            elif stream.trailers is not None:
+            if not stream.unsent and stream.trailers is not None:
                 self._end_here(stream)
 
     def _end_here(self, stream: Stream) -> None:
@@ -715,7 +471,7 @@ class Connection:
         self._resets.earn()
         # gRPC's core opens the window of each stream once before it is answered.
         self._nuisances.earn()
-        stream.is_ended_here = self._has_sent = True
+        self._out.has_sent = True
         if not stream.is_ended_there:
             # Section 8.1: the client need not send the rest.
             self._write(rst_stream(stream.number, ErrorCode.NO_ERROR))
@@ -726,51 +482,24 @@ class Connection:
         if stream.is_closed:
             return
         stream.is_closed = True
-        stream.unsent.clear()
+        if stream.unsent:
+            self._out.forget(stream)
         del self.streams[stream.number]
-        self._waiting.pop(stream.number, None)
         listener, stream.listener = stream.listener, None
         if listener is not None:
             listener.on_close(code)
 
 
-class _Assembly:
-    """A header block of which more is to come."""
-
-    __slots__ = ("flags", "number", "parts")
-
-    def __init__(self, number: int, flags: int, first: bytes) -> None:
-        self.number = number
-        self.flags = flags
-        self.parts = [first]
-
-
-# What our pings hold (section 6.7: what their sender likes).
-_ARE_YOU_THERE: Final = b"present?"
-_LEAVE: Final = b"leaving?"
-_CODES: Final = frozenset(ErrorCode)
-_DATA_KIND: Final = Kind.DATA
-_PADDED: Final = Flag.PADDED
-_END_STREAM: Final = Flag.END_STREAM
-_STREAM_BITS: Final = (1 << 31) - 1
-# Section 4.1: the length in three bytes, kind, flags, and the stream with a reserved bit.
-_unpack_header: Final = struct.Struct(">HBBBI").unpack_from
-_HEADERS: Final = bytes((Kind.HEADERS, Flag.END_HEADERS))
-_DATA: Final = bytes((Kind.DATA, Flag.NONE))
-_TRAILERS: Final = bytes((Kind.HEADERS, Flag.END_HEADERS | Flag.END_STREAM))
 # By kind (section 6). Not of each connection: bound methods would be circles.
-_HANDLERS: Final = (
-    Connection._on_data,
-    Connection._on_headers,
-    Connection._on_priority,
-    Connection._on_rst_stream,
-    Connection._on_settings,
-    Connection._on_push_promise,
-    Connection._on_ping,
-    Connection._on_goaway,
-    Connection._on_window_update,
-    Connection._on_continuation,
-)
+_HANDLERS: Final = {
+    Kind.PRIORITY: Connection._on_priority,
+    Kind.RST_STREAM: Connection._on_rst_stream,
+    Kind.SETTINGS: Connection._on_settings,
+    Kind.PUSH_PROMISE: Connection._on_push_promise,
+    Kind.PING: Connection._on_ping,
+    Kind.GOAWAY: Connection._on_goaway,
+    Kind.WINDOW_UPDATE: Connection._on_window_update,
+}
 
 
 def _accept_nothing(_stream: Stream, _block: Block) -> None:

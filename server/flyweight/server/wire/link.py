@@ -10,11 +10,12 @@ from flyweight.server.settings import ConnectionSettings
 from flyweight.server.survival import survive
 from flyweight.server.wire.call import WireCall
 from flyweight.server.wire.channel import Channel
-from flyweight.server.wire.connection import Connection, Limits, Stream
+from flyweight.server.wire.connection import Connection, Limits
 from flyweight.server.wire.frames import ErrorCode
 from flyweight.server.wire.heads import head_of
 from flyweight.server.wire.hpack import Block
 from flyweight.server.wire.lifetime import Lifetime, Seen, Step
+from flyweight.server.wire.streams import Stream
 
 # What a link is told of while it has nothing to send.
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP

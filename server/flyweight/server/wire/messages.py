@@ -4,7 +4,7 @@ Each byte is copied once, to its place in the message; source: gRPC's doc/PROTOC
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -54,28 +54,29 @@ class MessageReader:
         """Whether a message has begun that has not ended."""
         return bool(self._prefix) or self._place is not None
 
-    def feed(self, payload: memoryview) -> Iterator[Body]:
+    def feed(self, payloads: Iterable[memoryview]) -> Iterator[Body]:
         """Take data, and give the messages that end in it.
 
         Raises:
             Refused: a message is too large, or cannot be unpacked.
         """
-        at, end = 0, len(payload)
-        while at < end:
-            if self._place is None:
-                missing = PREFIX_BYTES - len(self._prefix)
-                self._prefix += payload[at : at + missing]
-                at += missing
-                if len(self._prefix) < PREFIX_BYTES:
-                    return
-                self._place = self._begin()
-            part = payload[at : at + len(self._place) - self._filled]
-            at += len(part)
-            filled = self._filled + len(part)
-            self._place[self._filled : filled] = part
-            self._filled = filled
-            if filled == len(self._place):
-                yield self._end(self._place)
+        for payload in payloads:
+            at, end = 0, len(payload)
+            while at < end:
+                if self._place is None:
+                    missing = PREFIX_BYTES - len(self._prefix)
+                    self._prefix += payload[at : at + missing]
+                    at += missing
+                    if len(self._prefix) < PREFIX_BYTES:
+                        break
+                    self._place = self._begin()
+                part = payload[at : at + len(self._place) - self._filled]
+                at += len(part)
+                filled = self._filled + len(part)
+                self._place[self._filled : filled] = part
+                self._filled = filled
+                if filled == len(self._place):
+                    yield self._end(self._place)
 
     def _begin(self) -> memoryview:
         """Return the place of the message that the prefix announces; its memory is taken as it fills."""
