@@ -83,6 +83,9 @@ class _Held:
 
 
 class NoRuns:
+    def is_running(self) -> bool:
+        return False
+
     def has_work(self) -> bool:
         return False
 

@@ -20,6 +20,9 @@ PATIENCE_SECONDS = 30
 class NoRuns:
     """What waits for a run where there are none."""
 
+    def is_running(self) -> bool:
+        return False
+
     def has_work(self) -> bool:
         return False
 

@@ -28,6 +28,9 @@ _CLIENTS_OWN: Final = frozenset({"user-agent"})
 
 
 class _NoRuns:
+    def is_running(self) -> bool:
+        return False
+
     def has_work(self) -> bool:
         return False
 

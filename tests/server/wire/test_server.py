@@ -6,16 +6,17 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from flyweight.server.wire import server
 from flyweight.server.wire.connection import Limits
 from flyweight.server.wire.frames import PREFACE, Kind, frame, settings
 from flyweight.server.wire.messages import framed
 from flyweight.server.wire.server import WireServer
-from tests.server.wire.port import ASK, PATIENCE_SECONDS, Port, received
+from tests.server.wire.port import ASK, HEADERS, PATIENCE_SECONDS, Port, received
 
 
 def open_files() -> int:
@@ -143,3 +144,66 @@ def test_an_address_that_is_taken_is_told(port: Port) -> None:
     other = WireServer(Limits(), 1, lambda _: None)
     with pytest.raises(RuntimeError, match=f"127.0.0.1:{port.number} cannot be listened on"):
         other.listen(f"127.0.0.1:{port.number}")
+
+
+LARGE = frame(Kind.HEADERS, 4, 1, HEADERS) + b"".join(
+    frame(Kind.DATA, int(at == 31), 1, part)
+    for at, part in enumerate([framed(bytes(32 * 16_000 - 5))[at * 16_000 :][:16_000] for at in range(32)])
+)
+
+
+def has_message(port: Port) -> Callable[[], bool]:
+    """Return a condition that the first call's message is there."""
+    found: list[object] = []
+
+    def look() -> bool:
+        if port.calls and not found:
+            found.append(None)
+            port.calls[0].read(found.append)
+        return len(found) > 1
+
+    return look
+
+
+def test_while_models_run_a_client_that_sends_much_is_let_be(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_REST_SECONDS", 1000 * PATIENCE_SECONDS)
+    port.server.is_busy = lambda: True
+    with port.connect() as sock:
+        sock.sendall(LARGE[:100_000])
+        port.live_until(lambda: port.server._resting)
+        sock.sendall(LARGE[100_000:])
+        with port.connect() as other:
+            other.sendall(ASK)
+            port.live_until(lambda: len(port.calls) == 2)
+        assert not has_message(port)()
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_whoever_was_let_be_is_heard(port: Port, is_busy: bool) -> None:
+    port.server.is_busy = lambda: is_busy
+    with port.connect() as sock:
+        sending = threading.Thread(target=lambda: sock.sendall(LARGE))
+        sending.start()
+        port.live_until(has_message(port))
+        sending.join(PATIENCE_SECONDS)
+        port.calls[0].answer(b"answer")
+        port.live_until(received(sock, framed(b"answer")))
+
+
+def test_a_small_request_is_taken_at_once_while_models_run(port: Port) -> None:
+    port.server.is_busy = lambda: True
+    with port.connect() as sock:
+        sock.sendall(ASK)
+        port.live_until(has_message(port))
+        assert not port.server._resting
+
+
+def test_whoever_goes_away_in_a_rest_is_forgotten(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_REST_SECONDS", 0.05)
+    port.server.is_busy = lambda: True
+    with port.connect() as sock:
+        sock.sendall(LARGE[:100_000])
+        port.live_until(lambda: port.server._resting)
+    port.live_until(lambda: not port.server._links and not port.server._resting)

@@ -21,6 +21,9 @@ ASK, LATER = "/t.Takeover/Ask", "/t.Takeover/Later"
 
 
 class _NoRuns:
+    def is_running(self) -> bool:
+        return False
+
     def has_work(self) -> bool:
         return False
 

@@ -89,6 +89,10 @@ class Scheduler:
         """Tell whether anybody waits for a run, without a lock: who submits knows better."""
         return bool(self._waiting)
 
+    def is_running(self) -> bool:
+        """Tell whether a run goes on, without a lock: it may be over by then."""
+        return self._running > 0
+
     def submit(self, lane: Lane, job: Job) -> None:
         """Let a job wait for its run; `advance` is to be called soon.
 

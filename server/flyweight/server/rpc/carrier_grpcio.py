@@ -55,6 +55,10 @@ class Runs(Protocol):
         """Tell whether anything waits; quick."""
         ...
 
+    def is_running(self) -> bool:
+        """Tell whether a run goes on in another thread; quick."""
+        ...
+
     def advance(self) -> float | None:
         """Begin whatever may begin; return the moment at which to ask again, or None."""
         ...
@@ -107,7 +111,7 @@ class GrpcioCarrier:
         self._guard = guard
         self._wording = wording
         self._access_log = access_log
-        self._server = make_server(settings, self._accept)
+        self._server = make_server(settings, self._accept, runs.is_running)
         self._thread = threading.Thread(target=self._serve, name="rpc", daemon=True)
         self._slow_pool = ThreadPoolExecutor(SLOW_CALL_THREADS, "rpc-slow")
         self._is_bound = self._is_holding = self._is_cutting = self._is_cut = False

@@ -19,6 +19,8 @@ from flyweight.server.wire.streams import Stream
 
 # What a link is told of while it has nothing to send.
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
+# Who sends so much at a time sends a large message; small ones of many callers come to less.
+_MUCH_BYTES: Final = 64 << 10
 # gRFC A9: the ages of connections differ by so much either way.
 _SPREAD: Final = 0.1
 
@@ -47,6 +49,14 @@ class Port(Protocol):
         """Have what is to be sent sent before the loop waits again."""
         ...
 
+    def is_busy(self) -> bool:
+        """Tell whether models run while calls come."""
+        ...
+
+    def rest(self, link: "Link") -> None:
+        """Let the link be for a moment; it is to `go_on` then."""
+        ...
+
     def watch(self, link: "Link", events: int) -> None:
         """Have the link told of these events of its socket (select.EPOLL*) from now on."""
         ...
@@ -64,6 +74,7 @@ class Link:
         "_heard_at",
         "_is_blocked",
         "_is_open",
+        "_is_resting",
         "_port",
         "_unsent",
         "connection",
@@ -85,7 +96,7 @@ class Link:
         self.lifetime = Lifetime(port.terms, port.now, spread)
         self._unsent = b""
         self._is_open = True
-        self._is_blocked = False
+        self._is_blocked = self._is_resting = False
         # Whether the server knows that there may be something to send.
         self.is_marked = False
 
@@ -138,6 +149,17 @@ class Link:
         survive("reading a connection", lambda: connection.receive(octets), lambda _: connection.abandon())
         if not self.is_marked and (connection.has_output or connection.is_closing or self._waits_for_peer()):
             self._port.mark(self)
+        if len(octets) >= _MUCH_BYTES and not self._is_blocked and self._port.is_busy():
+            # More is on its way, and there is something better to do than to look at each piece of it.
+            self._is_resting = True
+            self._port.rest(self)
+
+    def go_on(self) -> None:
+        """Take what has come, after a rest."""
+        if self._is_open and self._is_resting:
+            self._is_resting = False
+            self._watch()
+            self.read()
 
     def write(self) -> None:
         """Send as much as the socket takes."""
@@ -229,4 +251,8 @@ class Link:
     def _block(self, *, is_blocked: bool) -> None:
         if is_blocked != self._is_blocked:
             self._is_blocked = is_blocked
-            self._port.watch(self, READABLE | (select.EPOLLOUT if is_blocked else 0))
+            self._is_resting = False
+            self._watch()
+
+    def _watch(self) -> None:
+        self._port.watch(self, READABLE | (select.EPOLLOUT if self._is_blocked else 0))

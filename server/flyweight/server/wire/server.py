@@ -25,6 +25,9 @@ from flyweight.server.wire.listener import Listener
 
 _log = logging.getLogger(__name__)
 
+# How long a connection that sends much is let be while models run: each look at it costs as much processor
+# time as copying 100 KB, for all caches are cold, and a run takes longer than this.
+_REST_SECONDS: Final = 0.002
 # How often deadlines are looked at, and what lifetimes ask for.
 _SWEEP_SECONDS: Final = 0.1
 # Connections that are accepted between two looks at those that are there.
@@ -51,11 +54,13 @@ class WireServer:
         terms: ConnectionSettings = _USUAL,
         *,
         packs: bool = False,
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.limits = limits
         self.terms = terms
         self.most_message_bytes = most_message_bytes
         self.packs = packs
+        self.is_busy = is_busy
         self.on_call = on_call
         self._listener: Listener | None = None
         self._poll = select.epoll()
@@ -65,6 +70,8 @@ class WireServer:
         self._poll.register(self._wake, select.EPOLLIN)
         self._links: dict[int, Link] = {}
         self._marked: list[Link] = []
+        # Links that are let be, with the moments until which they are; the first in line ends first.
+        self._resting: deque[tuple[float, Link]] = deque()
         self._jobs: deque[tuple[Link, Callable[[], None]]] = deque()
         self.thread = 0
         self._is_asleep = False
@@ -111,6 +118,11 @@ class WireServer:
             link.is_marked = True
             self._marked.append(link)
 
+    def rest(self, link: Link) -> None:
+        """Let a link be for a moment, whatever comes on it."""
+        self._poll.modify(link.number, 0)
+        self._resting.append((self.now + _REST_SECONDS, link))
+
     def watch(self, link: Link, events: int) -> None:
         """Have a link told of these events of its socket from now on."""
         self._poll.modify(link.number, events)
@@ -145,6 +157,9 @@ class WireServer:
         for number, event in events:
             self._handle(number, event)
         did = bool(events)
+        while self._resting and now >= self._resting[0][0]:
+            did = True
+            self._resting.popleft()[1].go_on()
         while self._jobs:
             did = True
             link, job = self._jobs.popleft()
@@ -164,6 +179,8 @@ class WireServer:
             return 0.0
         # From here on whoever brings a job wakes this thread; one that came before is seen here.
         self._is_asleep = True
+        if self._resting:
+            until_monotonic = min(until_monotonic, self._resting[0][0])
         return 0.0 if self._jobs else max(0.0, until_monotonic - time.monotonic())
 
     def drain(self, until_monotonic: float) -> None:
