@@ -42,9 +42,9 @@ def test_refuses_one_too_many_with_push_back_and_recovers() -> None:
 
 def test_tells_how_full_it_is() -> None:
     gate = open_gate(accepted=4)
-    assert gate.share == 0
+    assert gate.share() == 0
     gate.enter()
-    assert gate.share == 0.25
+    assert gate.share() == 0.25
 
 
 def test_never_holds_more_than_allowed() -> None:

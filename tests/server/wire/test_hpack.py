@@ -74,7 +74,7 @@ def test_what_is_larger_than_the_table_empties_it() -> None:
     ours = Decoder(MOST)
     ours.decode(b"\x40\x01a\x011")
     ours.decode(b"\x40\x01b\x7f\xe1\x1f" + b"z" * 4192)
-    with pytest.raises(ConnectionFault, match="names entry 62, which is not there"):
+    with pytest.raises(ConnectionFault, match="an entry that is not there"):
         ours.decode(b"\xbe")
 
 
@@ -97,8 +97,8 @@ def test_a_bomb_of_indices_holds_no_more_than_the_limit() -> None:
 @pytest.mark.parametrize(
     ("octets", "words"),
     [
-        (b"\x80", "names entry 0"),
-        (b"\xbe", "names entry 62"),
+        (b"\x80", "an entry that is not there"),
+        (b"\xbe", "an entry that is not there"),
         (b"\xff\xff\xff\xff\xff\xff\x01", "more than five bytes"),
         (b"\xff", "ends within"),
         (b"\x40\x05a", "longer than its block"),

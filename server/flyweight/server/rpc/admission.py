@@ -82,7 +82,6 @@ class Gate:
         """How many requests ever came in."""
         return self._entered
 
-    @property
     def share(self) -> float:
         """How much of what may be inside is: 0 for an idle server, 1 for a full one."""
         return self._accepted / self._max_accepted

@@ -18,6 +18,7 @@ from flyweight.server.rpc.call import Body, Call, Failure, Reply, Wording, as_it
 from flyweight.server.rpc.call_counts import CallCounts
 from flyweight.server.rpc.core_stream import CoreStream
 from flyweight.server.rpc.listening import bind
+from flyweight.server.rpc.live_call import LiveCall
 from flyweight.server.rpc.messages import sendable
 from flyweight.server.rpc.method import Deferred, Method, Streaming, Unary
 from flyweight.server.rpc.peers import peer_of
@@ -120,7 +121,7 @@ class GrpcioCarrier:
         self._looked_seconds = 0.0
         self._rest: Callable[[], None] | None = None
         self._changed = threading.Condition()
-        self._open: set[TransportCall] = set()
+        self._open: set[LiveCall] = set()
 
     def bind(self) -> int:
         """Take the port, without answering on it yet, and return its number.
@@ -215,7 +216,7 @@ class GrpcioCarrier:
     def _accept(self, core: TransportCall) -> None:
         """Begin to answer a call."""
         self._open.add(core)
-        core.on_over(lambda: self._leave(core))
+        core.leave = self._leave
         if self._is_holding:
             self._hold(core)
             return
@@ -254,11 +255,11 @@ class GrpcioCarrier:
         core.refuse()
         self._forget(core)
 
-    def _leave(self, core: TransportCall) -> None:
+    def _leave(self, core: LiveCall) -> None:
         self.counts.add(core.path, core.code)
         self._forget(core)
 
-    def _forget(self, core: TransportCall) -> None:
+    def _forget(self, core: LiveCall) -> None:
         self._open.discard(core)
         if self._is_awaited:
             with self._changed:

@@ -1,12 +1,18 @@
 """Who answers a request: by name or label, by its sequence, by the traffic plan, or for want of room."""
 
+from collections.abc import Callable
+
 from flyweight.server.lifecycle.table import ServedModel
 from flyweight.server.traffic import Choice, choose, pin
 from flyweight.server.traffic.plan import Reason
 
 
 def choose_variant(
-    model: ServedModel, version: str, key: bytes | None, uniform: float, busy_share: float
+    model: ServedModel,
+    version: str,
+    key: bytes | None,
+    uniform: float,
+    busy_share: Callable[[], float],
 ) -> Choice:
     """Choose the variant that answers.
 
@@ -15,7 +21,7 @@ def choose_variant(
         version: the request's model_version: a variant's name, else a label; empty leaves it to the plan.
         key: the caller's sticky key; None when it sent none.
         uniform: a random number in [0, 1).
-        busy_share: how much of what the server may hold it does, 0 to 1.
+        busy_share: tells how much of what the server may hold it does, 0 to 1.
     """
     plan = model.plan
     if version:
@@ -24,7 +30,7 @@ def choose_variant(
     brownout = plan.brownout
     if (
         brownout is not None
-        and busy_share > brownout.above
+        and busy_share() > brownout.above
         and choice.variant != brownout.to
         and brownout.to in model.variants
     ):

@@ -14,12 +14,17 @@ from flyweight.server.wire.huffman import HuffmanFault
 from flyweight.server.wire.huffman import decode as huffman_decode
 
 Pair = tuple[bytes, bytes]
+_Entry = tuple[Pair, int]
 
 # Section 2.3.1 and appendix A; the first index is 1.
-_STATIC: Final[tuple[Pair, ...]] = ((b"", b""), *HeaderTable.STATIC_TABLE)
-_FIRST_DYNAMIC: Final = len(_STATIC)
+_PAIRS: Final[tuple[Pair, ...]] = ((b"", b""), *HeaderTable.STATIC_TABLE)
+_FIRST_DYNAMIC: Final = len(_PAIRS)
 # Section 4.1: what an entry costs beyond its bytes.
 _ENTRY_BYTES: Final = 32
+# With what each costs.
+_STATIC: Final[tuple[_Entry, ...]] = tuple(
+    ((name, value), len(name) + len(value) + _ENTRY_BYTES) for name, value in _PAIRS
+)
 # RFC 9113, section 6.5.2: the size that both ends start with.
 DEFAULT_TABLE_BYTES: Final = 4096
 # An integer of more bytes than these is beyond everything that is counted here (section 5.1).
@@ -29,6 +34,7 @@ _MOST_KNOWN_BLOCKS: Final = 64
 _LONGEST_KNOWN_BLOCK: Final = 1024
 
 _INDEXED, _INCREMENTAL, _RESIZE = 0x80, 0x40, 0x20
+_HUFFMAN: Final = 0x80
 
 
 def _fault(sentence: str) -> ConnectionFault:
@@ -65,7 +71,7 @@ class Decoder:
         self._most_bytes = most_bytes
         self._most_table_bytes = self._table_limit = table_bytes
         # The newest is last.
-        self._table: list[Pair] = []
+        self._table: list[_Entry] = []
         self._table_bytes = 0
         self._has_changed = False
         self._known: dict[bytes, Block] = {}
@@ -96,52 +102,54 @@ class Decoder:
 
     def _read(self, octets: bytes) -> Block:
         pairs: list[Pair] = []
-        at, end, size, most = 0, len(octets), 0, self._most_bytes
+        at, end, size, most, table = 0, len(octets), 0, self._most_bytes, self._table
         while at < end:
             first = octets[at]
+            at += 1
             if first & _INDEXED:
                 index = first & 0x7F
-                at += 1
                 if index == 0x7F:
                     index, at = _read_integer(octets, at, index)
-                pair = self._entry(index)
+                # Section 2.3.3: those that never change, then the newest first.
+                if index >= _FIRST_DYNAMIC:
+                    pair, cost = table[_FIRST_DYNAMIC - 1 - index]
+                elif index:
+                    pair, cost = _STATIC[index]
+                else:
+                    raise IndexError
             elif first & _INCREMENTAL:
-                pair, at = self._read_literal(octets, at, 0x3F)
-                self._insert(pair)
+                pair, cost, at = self._read_literal(octets, at, first, 0x3F)
+                self._insert(pair, cost)
             elif first & _RESIZE:
                 # Section 4.2: only before the first field.
                 if pairs:
                     raise _fault("A header block changes the table's size after its first field.")
-                at = self._resize(octets, at)
+                at = self._resize(octets, at - 1)
                 continue
             else:
-                pair, at = self._read_literal(octets, at, 0x0F)
-            size += len(pair[0]) + len(pair[1]) + _ENTRY_BYTES
+                pair, cost, at = self._read_literal(octets, at, first, 0x0F)
+            size += cost
             if size <= most:
                 pairs.append(pair)
         return Block(tuple(pairs), size)
 
-    def _entry(self, index: int) -> Pair:
-        """Return the pair at an index (section 2.3.3)."""
-        if 0 < index < _FIRST_DYNAMIC:
-            return _STATIC[index]
-        behind = index - _FIRST_DYNAMIC + 1
-        if not 0 < behind <= len(self._table):
-            raise _fault(f"A header block names entry {index}, which is not there.")
-        return self._table[-behind]
+    def _read_literal(self, octets: bytes, at: int, first: int, mask: int) -> tuple[Pair, int, int]:
+        """Read a literal field (section 6.2) whose first byte has its name's index under `mask`.
 
-    def _read_literal(self, octets: bytes, at: int, mask: int) -> tuple[Pair, int]:
-        """Read a literal field (section 6.2) whose first byte has its name's index under `mask`."""
-        index = octets[at] & mask
-        at += 1
+        Returns:
+            The pair, what it costs, and where it ends.
+        """
+        index = first & mask
         if index == mask:
             index, at = _read_integer(octets, at, index)
-        if index:
-            name = self._entry(index)[0]
+        if index >= _FIRST_DYNAMIC:
+            name = self._table[_FIRST_DYNAMIC - 1 - index][0][0]
+        elif index:
+            name = _STATIC[index][0][0]
         else:
             name, at = _read_string(octets, at)
         value, at = _read_string(octets, at)
-        return (name, value), at
+        return (name, value), len(name) + len(value) + _ENTRY_BYTES, at
 
     def _resize(self, octets: bytes, at: int) -> int:
         """Take the table's size as the other end now has it (section 6.3)."""
@@ -158,21 +166,20 @@ class Decoder:
         self._evict(0)
         return at
 
-    def _insert(self, pair: Pair) -> None:
+    def _insert(self, pair: Pair, cost: int) -> None:
         """Add an entry (section 4.4): what is larger than the table empties it."""
-        size = len(pair[0]) + len(pair[1]) + _ENTRY_BYTES
         self._has_changed = True
-        self._evict(size)
-        if size <= self._table_limit:
-            self._table.append(pair)
-            self._table_bytes += size
+        if self._table_bytes + cost > self._table_limit:
+            self._evict(cost)
+        if cost <= self._table_limit:
+            self._table.append((pair, cost))
+            self._table_bytes += cost
 
     def _evict(self, coming_bytes: int) -> None:
         """Drop the oldest entries until there is room for `coming_bytes` (section 4.3)."""
         number = 0
         while self._table_bytes + coming_bytes > self._table_limit and number < len(self._table):
-            name, value = self._table[number]
-            self._table_bytes -= len(name) + len(value) + _ENTRY_BYTES
+            self._table_bytes -= self._table[number][1]
             number += 1
         del self._table[:number]
 
@@ -198,10 +205,10 @@ def _read_string(octets: bytes, at: int) -> tuple[bytes, int]:
     if length == 0x7F:
         length, at = _read_integer(octets, at, length)
     end = at + length
-    if end > len(octets):
-        raise _fault("A header string is longer than its block.")
     text = octets[at:end]
-    return (huffman_decode(text) if first & 0x80 else text), end
+    if len(text) < length:
+        raise _fault("A header string is longer than its block.")
+    return (huffman_decode(text) if first & _HUFFMAN else text), end
 
 
 def encode(pairs: Iterable[Pair]) -> bytes:
@@ -221,8 +228,8 @@ def encode(pairs: Iterable[Pair]) -> bytes:
     return b"".join(parts)
 
 
-_WHOLE: Final = {pair: index for index, pair in enumerate(_STATIC) if pair[1]}
-_NAMED: Final = {pair[0]: index for index, pair in reversed([*enumerate(_STATIC)]) if index}
+_WHOLE: Final = {pair: index for index, pair in enumerate(_PAIRS) if pair[1]}
+_NAMED: Final = {pair[0]: index for index, pair in reversed([*enumerate(_PAIRS)]) if index}
 
 
 def _integer(value: int, prefix_bits: int, flags: int) -> bytes:
