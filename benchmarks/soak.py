@@ -262,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--runtime", choices=("inline", "process"), default="inline")
-    parser.add_argument("--transport", choices=("grpcio", "wire"), default="grpcio")
+    parser.add_argument("--transport", choices=("wire", "grpcio"), default="wire")
     parser.add_argument("--callers", type=int, default=3, help="threads with 8 calls at a time")
     parser.add_argument("--streams", type=int, default=1, help="threads with a stream of 100 requests")
     parser.add_argument("--swaps", action=argparse.BooleanOptionalAction, default=True)

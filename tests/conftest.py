@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--transport",
         choices=("grpcio", "wire"),
-        default="grpcio",
+        default="wire",
         help="transport of every server that a test starts, unless the test names one with a reason",
     )
 
@@ -25,13 +25,13 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Whoever is forked, a worker pool's processes for instance, ends at once as ever.
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    os.environ[_TRANSPORT_VARIABLE] = config.getoption("transport", "grpcio")
+    os.environ[_TRANSPORT_VARIABLE] = config.getoption("transport", "wire")
 
 
 @pytest.fixture(scope="session")
 def transport(request: pytest.FixtureRequest) -> str:
     """Return the transport of servers in the test's own process; others are told by their environment."""
-    chosen: str = request.config.getoption("transport", "grpcio")
+    chosen: str = request.config.getoption("transport", "wire")
     return chosen
 
 

@@ -21,7 +21,7 @@ START_SECONDS: Final = 60.0
 RAW: Final = "onnxruntime alone"
 BARE: Final = "bare grpcio, threads"
 FLYWEIGHT: Final = "flyweight"
-FLYWEIGHT_WIRE: Final = "flyweight, wire"
+FLYWEIGHT_GRPCIO: Final = "flyweight, grpcio"
 FLYWEIGHT_PROCESS: Final = "flyweight, process runtime"
 FLYWEIGHT_ALONE: Final = "flyweight, one run at a time"
 
@@ -79,7 +79,7 @@ def contenders(
         Contender(BARE, (*module, "threads", str(model), "{port}"), ours),
         Contender("bare grpc.aio", (*module, "aio", str(model), "{port}"), ours),
         Contender(FLYWEIGHT, flyweight_command(repository), ours),
-        Contender(FLYWEIGHT_WIRE, flyweight_command(repository, "--transport", "wire"), ours),
+        Contender(FLYWEIGHT_GRPCIO, flyweight_command(repository, "--transport", "grpcio"), ours),
         Contender(FLYWEIGHT_PROCESS, flyweight_command(repository, "--runtime", "process"), ours),
     ]
     if processors > 1:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-PACKAGES = ("tritonclient.grpc", "flyweight.client.sync", "flyweight.server.rpc.carrier_grpcio")
+PACKAGES = ("tritonclient.grpc", "flyweight.client.sync", "flyweight.server.rpc.carrier")
 
 CALLS = """
 import importlib, sys

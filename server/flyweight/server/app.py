@@ -19,7 +19,7 @@ from flyweight.server.rpc.access import access_from
 from flyweight.server.rpc.access_log import AccessLog
 from flyweight.server.rpc.admission import Gate
 from flyweight.server.rpc.call import as_it_is
-from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.compat import in_tritons_words
 from flyweight.server.rpc.extensions import Extensions
 from flyweight.server.rpc.health import Health
@@ -110,7 +110,7 @@ class Server:
             *Reflection(SERVICE_NAMES).methods,
         ]
         access = access_from(settings)
-        self._carrier = GrpcioCarrier(
+        self._carrier = Carrier(
             settings,
             methods,
             self._scheduler,

@@ -272,9 +272,9 @@ connection_options = _all(
     click.option(
         "--transport",
         type=choice_of(Transport),
-        default=Transport.GRPCIO.value,
+        default=Transport.WIRE.value,
         show_default=True,
-        help="What speaks gRPC: grpcio, or wire, this project's own, which is faster.",
+        help="What speaks gRPC: wire, this project's own, or grpcio, gRPC's C core, which is slower.",
     ),
     click.option(
         "--compression",

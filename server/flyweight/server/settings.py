@@ -142,7 +142,7 @@ class ServerSettings:
     max_in_flight: int = 64
     max_running: int = 0
     threads: int = 0
-    transport: Transport = Transport.GRPCIO
+    transport: Transport = Transport.WIRE
     # Inline: a hop to another process costs more than a small model does.
     runtime: RuntimeKind = RuntimeKind.INLINE
     # Of onnxruntime, for every variant, in the place of what the repository says.

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from flyweight.server.errors import Code
 from flyweight.server.rpc.call import Body, Call, Failure, Reply, Stream
-from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.health import Health
 from flyweight.server.rpc.method import Deferred, Streaming, Unary
 from flyweight.server.settings import MEGABYTE, Compression, ConnectionSettings, ServerSettings, Transport
@@ -43,7 +43,7 @@ class Echo:
             max_message_bytes=8 * MEGABYTE,
             connections=ConnectionSettings(compression=answers),
         )
-        self._carrier = GrpcioCarrier(settings, methods, NoRuns())
+        self._carrier = Carrier(settings, methods, NoRuns())
         self.address = f"127.0.0.1:{self._carrier.bind()}"
         self._carrier.start()
 

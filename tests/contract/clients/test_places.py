@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from flyweight.server.addresses import address_of, unix_path
-from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.method import Unary
 from flyweight.server.settings import ServerSettings, Transport
 from tests.contract.clients.conversation import PATIENCE_SECONDS
@@ -51,7 +51,7 @@ def address(
         tls=None if place == "unix" else files,
         max_in_flight=512,
     )
-    carrier = GrpcioCarrier(settings, [Unary(PATH, lambda body, _: bytes(body))], NoRuns())
+    carrier = Carrier(settings, [Unary(PATH, lambda body, _: bytes(body))], NoRuns())
     port = carrier.bind()
     carrier.start()
     yield address_of(settings.host, port)

@@ -28,10 +28,10 @@ from flyweight.server.lifecycle.table import (
     acquire_from,
 )
 from flyweight.server.repository.serving import ServingPolicy
-from flyweight.server.rpc import carrier_grpcio
+from flyweight.server.rpc import carrier
 from flyweight.server.rpc.admission import Gate
 from flyweight.server.rpc.call import Call, DeferredHandler, Failure
-from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.health import Health
 from flyweight.server.rpc.inside import Inside
 from flyweight.server.rpc.method import Deferred, Method
@@ -295,7 +295,7 @@ class Served:
     ) -> None:
         self.bench, self.health, self.transport = bench, Health(), settings.transport
         every = [*bench.methods, *self.health.methods, *Reflection(SERVICE_NAMES).methods, *methods]
-        self.carrier = GrpcioCarrier(settings, every, bench.scheduler, **options)
+        self.carrier = Carrier(settings, every, bench.scheduler, **options)
         self.port = self.carrier.bind()
         self.address = address_of(settings.host, self.port)
         self.carrier.start()
@@ -327,7 +327,7 @@ def serve(
     request: pytest.FixtureRequest, build: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Served]]:
     # Tests stop many servers, and each would take this long to notice.
-    monkeypatch.setattr(carrier_grpcio, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(carrier, "_LOOK_SECONDS", 0.02)
     running: list[Served] = []
 
     def start(

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from flyweight.server.rpc import carrier_grpcio
+from flyweight.server.rpc import carrier
 from flyweight.server.rpc.admission import Gate
-from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.idle import IdleTrim
 from flyweight.server.settings import ServerSettings
 
@@ -71,7 +71,7 @@ def test_the_carrier_looks_while_nothing_happens(
     bench = build()
     looks: list[float] = []
     settings = ServerSettings(Path("unused"), port=0)
-    carrier = GrpcioCarrier(settings, bench.methods, bench.scheduler)
+    carrier = Carrier(settings, bench.methods, bench.scheduler)
     carrier.while_idle(lambda: looks.append(time.monotonic()))
     carrier.bind()
     carrier.start()
@@ -84,5 +84,5 @@ def test_the_carrier_looks_while_nothing_happens(
 def test_a_thread_that_is_stuck_is_not_live(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     served.call(LIVE)
     assert served.carrier.is_live()
-    monkeypatch.setattr(carrier_grpcio, "_STUCK_SECONDS", 0.0)
+    monkeypatch.setattr(carrier, "_STUCK_SECONDS", 0.0)
     assert not served.carrier.is_live()

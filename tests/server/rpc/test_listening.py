@@ -15,7 +15,7 @@ import trustme
 from flyweight.server.batching.scheduler import Scheduler
 from flyweight.server.errors import StartError
 from flyweight.server.rpc.call import Call, Peer
-from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.method import Unary
 from flyweight.server.settings import ServerSettings, TlsFiles, Transport
 
@@ -33,7 +33,7 @@ def bind(request: pytest.FixtureRequest) -> Callable[..., int]:
 
     def take_port(**settings: Any) -> int:
         changed = replace(SETTINGS, transport=request.param, **settings)
-        return GrpcioCarrier(changed, [], Scheduler(1)).bind()
+        return Carrier(changed, [], Scheduler(1)).bind()
 
     return take_port
 

@@ -14,8 +14,8 @@ import pytest
 from flyweight.protos.inference import grpc_service_pb2 as pb
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest
 from flyweight.server.batching.scheduler import Scheduler
-from flyweight.server.rpc import carrier_grpcio
-from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc import carrier
+from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.runtime.fake import FakeRuntime
 from flyweight.server.settings import ServerSettings, Transport
 
@@ -73,7 +73,7 @@ def test_what_is_not_done_in_time_is_cut_as_unavailable(
 def test_newcomers_are_held_and_end_as_unavailable(
     served: Any, make_request: MakeRequest, poll: Poll, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(carrier_grpcio, "_GATHER_SECONDS", 0.5)
+    monkeypatch.setattr(carrier, "_GATHER_SECONDS", 0.5)
     served.call(LIVE)
     stopping = stop_aside(served, 1.0)
     poll(lambda: served.carrier._is_holding)
@@ -139,14 +139,14 @@ def test_a_stopped_carrier_gives_its_port_back(served: Any) -> None:
 
 @pytest.mark.parametrize("bound", [True, False])
 def test_it_may_be_stopped_before_it_is_started(bound: bool) -> None:
-    carrier = GrpcioCarrier(SETTINGS, [], Scheduler(1))
+    carrier = Carrier(SETTINGS, [], Scheduler(1))
     port = carrier.bind() if bound else 0
     carrier.stop(1.0)
     assert can_listen_on(port)
 
 
 def test_it_may_be_stopped_after_it_could_not_bind(served: Any) -> None:
-    carrier = GrpcioCarrier(replace(SETTINGS, port=served.port), [], Scheduler(1))
+    carrier = Carrier(replace(SETTINGS, port=served.port), [], Scheduler(1))
     with pytest.raises(Exception, match="cannot be listened on"):
         carrier.bind()
     carrier.stop(0)

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from flyweight.server.rpc.call import Call, Peer
-from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.method import Unary
 from flyweight.server.settings import ServerSettings, Transport
 from tests.server.authority import Authority
@@ -37,7 +37,7 @@ class Echo:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.seen: list[Peer] = []
-        self._carrier = GrpcioCarrier(settings, [Unary(self.path, self._answer)], NoRuns())
+        self._carrier = Carrier(settings, [Unary(self.path, self._answer)], NoRuns())
         self.port = self._carrier.bind()
         self._carrier.start()
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from flyweight.server.errors import Code
 from flyweight.server.rpc.call import Body, Call, Failure, Reply, Stream
-from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.method import Deferred, Method, Streaming, Unary
 from flyweight.server.settings import ServerSettings, Transport
 
@@ -135,7 +135,7 @@ class Server:
 
     transport: Transport
     port: int
-    carrier: GrpcioCarrier
+    carrier: Carrier
 
     def ends(self) -> dict[tuple[str, Code], int]:
         """Return how many calls of each RPC ended with each status."""
@@ -153,7 +153,7 @@ def _serve(transport: Transport, at_end: Callable[[Callable[[], None]], object])
     settings = ServerSettings(
         Path("unused"), port=0, transport=transport, max_message_bytes=MOST_MESSAGE_BYTES
     )
-    carrier = GrpcioCarrier(settings, METHODS, _NoRuns())
+    carrier = Carrier(settings, METHODS, _NoRuns())
     port = carrier.bind()
     carrier.start()
     at_end(lambda: carrier.stop(0))

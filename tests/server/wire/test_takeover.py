@@ -12,7 +12,7 @@ import pytest
 
 from flyweight.server.errors import StartError
 from flyweight.server.rpc.call import Body, Call, Reply
-from flyweight.server.rpc.carrier_grpcio import GrpcioCarrier
+from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.method import Deferred, Method, Unary
 from flyweight.server.settings import ServerSettings, Transport
 
@@ -38,12 +38,12 @@ def _later(body: Body, _call: Call, reply: Reply) -> None:
 METHODS: tuple[Method, ...] = (Unary(ASK, lambda body, _: body), Deferred(LATER, _later))
 
 
-def serve(port: int) -> tuple[GrpcioCarrier, int]:
+def serve(port: int) -> tuple[Carrier, int]:
     """Serve at a port as soon as it is free, or at any; return that, too."""
     settings = ServerSettings(Path("unused"), port=port, transport=Transport.WIRE)
     pause = threading.Event()
     for _ in range(100 * PATIENCE_SECONDS):
-        carrier = GrpcioCarrier(settings, METHODS, _NoRuns())
+        carrier = Carrier(settings, METHODS, _NoRuns())
         try:
             number = carrier.bind()
         except StartError:

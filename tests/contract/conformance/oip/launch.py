@@ -49,7 +49,7 @@ class CommandHost:
 
 def flyweight_transport() -> str:
     """Return what will speak gRPC in `flyweight serve`, by the environment that it is started with."""
-    return os.environ.get("FLYWEIGHT_SERVE_TRANSPORT", "grpcio")
+    return os.environ.get("FLYWEIGHT_SERVE_TRANSPORT", "wire")
 
 
 def flyweight_options(folder: Path) -> tuple[str, ...]:

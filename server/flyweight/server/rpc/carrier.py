@@ -1,6 +1,6 @@
-"""The grpcio carrier: brings the bytes of gRPC calls to the handlers and their answers back.
+"""The carrier: brings the bytes of gRPC calls to the handlers and their answers back.
 
-One thread over gRPC's core (`rpc.core`) takes whatever has arrived, lets the scheduler begin its runs, and
+One thread takes whatever a transport has brought (`rpc.transports`), lets the scheduler begin its runs, and
 looks again. docs/decisions/0007-one-completion-queue.md has the measurements.
 """
 
@@ -33,7 +33,7 @@ from flyweight.server.survival import survive
 _GATHERED_EVENTS: Final = 256
 # How often a thread with nothing to do looks whether it is to stop.
 _LOOK_SECONDS: Final = 0.2
-# How long the last requests are given to come out of the core's queue before the connections are cut.
+# How long the last requests are given to come out of the transport before the connections are cut.
 _GATHER_SECONDS: Final = 0.05
 # How long a thread that is told to stop may take: the longest run that it does by itself, many times over.
 _JOIN_SECONDS: Final = 5.0
@@ -82,8 +82,8 @@ def _let_pass(_path: str, _call: Call) -> Caller:
     return ANYBODY
 
 
-class GrpcioCarrier:
-    """A server of gRPC's core over our handlers. Owns its threads, from `start` to `stop`.
+class Carrier:
+    """A server of gRPC over our handlers. Owns its threads, from `start` to `stop`.
 
     Args:
         settings: of the server.
