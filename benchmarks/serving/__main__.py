@@ -2,6 +2,7 @@ r"""What serving costs: onnxruntime alone, bare gRPC servers, flyweight, and oth
 
     python -m benchmarks.serving                              a table for each of four networks
     python -m benchmarks.serving --quick                      one network, two rounds: a minute
+    python -m benchmarks.serving --models mlp --fresh-headers  calls whose headers never repeat
     python -m benchmarks.serving --peers all --environments DIR
 
 Servers are on one processor, the load is on another. All servers are up for the whole run and take turns,
@@ -44,7 +45,7 @@ def main() -> None:
     if len(processors) < 2:
         raise SystemExit("Two processors are needed: one for the servers, one for the load.")
     failed = install(given)
-    generator = choose(given.load)
+    generator = choose(given.load, fresh=given.fresh_headers)
     where = {"cpu": cpu_name(), "grpcio": grpc.__version__, "onnxruntime": onnxruntime.__version__}
     where |= {"load": generator.name, "peers": failed}
     print(", ".join(f"{key} {value}" for key, value in where.items() if value))
@@ -111,6 +112,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--unpinned", action="store_true", help="servers and load share all processors")
     parser.add_argument("--load", choices=("auto", "h2load", "own"), default="auto")
+    parser.add_argument(
+        "--fresh-headers",
+        action="store_true",
+        help="each call has a traceparent and a grpc-timeout of its own (--load own)",
+    )
     parser.add_argument("--quick", action="store_true", help="the first network, two rounds of one second")
     parser.add_argument("--cache", type=Path, help="folder in which networks are kept between runs")
     parser.add_argument("--json", type=Path, help="write the figures there, too")

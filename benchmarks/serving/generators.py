@@ -64,9 +64,15 @@ class Generator(Protocol):
 
 
 class Own:
-    """Our own generator; gRPC only."""
+    """Our own generator; gRPC only.
 
-    name = "our own (benchmarks/serving/load.py)"
+    Args:
+        fresh: see `frames.Connection`.
+    """
+
+    def __init__(self, *, fresh: bool = False) -> None:
+        self._fresh = fresh
+        self.name = "our own (benchmarks/serving/load.py)" + (", fresh headers" if fresh else "")
 
     def takes(self, question: Question) -> bool:
         """Tell whether the question goes over gRPC."""
@@ -81,6 +87,7 @@ class Own:
             body.write(question.body)
             body.flush()
             options = ["--callers", str(callers), "--seconds", str(seconds)]
+            options += ["--fresh-headers"] if self._fresh else []
             module = [sys.executable, "-m", "benchmarks.serving.load"]
             output, cpu = _run([*module, address, question.path, body.name, *options], seconds)
         found = json.loads(output)
@@ -163,8 +170,10 @@ def _run(command: list[str], seconds: float) -> tuple[str, float]:
     return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def choose(name: str) -> Generator:
-    """Return the generator of that name; "auto" is h2load where it is installed."""
+def choose(name: str, *, fresh: bool = False) -> Generator:
+    """Return the generator of that name; "auto" is h2load where it is installed, and repeats its headers."""
+    if fresh:
+        return Own(fresh=True)
     if name == "own" or (name == "auto" and shutil.which("h2load") is None):
         return Own()
     if shutil.which("h2load") is None:

@@ -90,6 +90,16 @@ def encode(headers: Iterable[tuple[str, str]]) -> bytes:
     return b"".join(b"\x00" + _string(name) + _string(value) for name, value in headers)
 
 
+def encode_kept(headers: Sequence[tuple[str, str]]) -> tuple[bytes, bytes]:
+    """Return headers as literals that enter the other end's table (section 6.2.1), and as their places in it.
+
+    These hold while nothing else enters it (section 2.3.3: the newest entry is the first after the static).
+    """
+    first = b"".join(b"\x40" + _string(name) + _string(value) for name, value in headers)
+    again = bytes(0x80 | _STATIC_ENTRIES + place for place in range(len(headers), 0, -1))
+    return first, again
+
+
 def _string(text: str) -> bytes:
     data = text.encode("ascii")
     return _integer(len(data), 7) + data
@@ -106,6 +116,10 @@ def _integer(value: int, bits: int) -> bytes:
         value //= 128
     out.append(value)
     return bytes(out)
+
+
+# Appendix A.
+_STATIC_ENTRIES: Final = 61
 
 
 class Decoder:

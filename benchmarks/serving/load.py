@@ -90,7 +90,8 @@ class Load:
         await asyncio.wait_for(self._is_over.wait(), self._until - time.perf_counter() + _PATIENCE_SECONDS)
 
 
-async def _connect(load_of: list[Load], number: int, address: str, path: str, body: bytes) -> Connection:
+async def _connect(load_of: list[Load], number: int, given: argparse.Namespace, body: bytes) -> Connection:
+    address = given.address
     host, _, port = address.rpartition(":")
     made: list[Connection] = []
 
@@ -98,7 +99,7 @@ async def _connect(load_of: list[Load], number: int, address: str, path: str, bo
         load_of[0].end(number, made[0], (stream, status, size))
 
     def factory() -> Connection:
-        made.append(Connection(address, path, grpc_message(body), on_answer))
+        made.append(Connection(address, given.path, grpc_message(body), on_answer, fresh=given.fresh_headers))
         return made[0]
 
     await asyncio.get_running_loop().create_connection(factory, host, int(port))
@@ -116,9 +117,7 @@ async def run(given: argparse.Namespace) -> Load:
     load_of: list[Load] = []
     count = max(1, given.callers // CALLERS_OF_A_CONNECTION)
     body = given.body.read_bytes()
-    connections = [
-        await _connect(load_of, number, given.address, given.path, body) for number in range(count)
-    ]
+    connections = [await _connect(load_of, number, given, body) for number in range(count)]
     load = Load(given.seconds, given.rate)
     load_of.append(load)
     if given.rate:
@@ -141,6 +140,11 @@ def main() -> None:
     parser.add_argument("--callers", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rate", type=float, default=0.0, help="calls a second; 0: as soon as answered")
+    parser.add_argument(
+        "--fresh-headers",
+        action="store_true",
+        help="a traceparent and a grpc-timeout of its own for each call: no header block repeats",
+    )
     parser.add_argument("--log", type=Path, help="for each answer a line: when it was due, and its seconds")
     given = parser.parse_args()
     load = asyncio.run(run(given))

@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from flyweight.server.wire.floods import Allowance, PingPolicy
+from flyweight.server.wire.control import check_shape, read_settings
+from flyweight.server.wire.floods import Allowance
 from flyweight.server.wire.frames import (
     INITIAL_WINDOW,
-    LEAST_MAX_FRAME_BYTES,
-    MOST_MAX_FRAME_BYTES,
-    MOST_STREAM,
     MOST_WINDOW,
     SETTINGS_ACK,
     ConnectionFault,
@@ -26,13 +24,13 @@ from flyweight.server.wire.frames import (
     Setting,
     StreamFault,
     frame,
-    goaway,
     rst_stream,
     settings,
     window_update,
 )
 from flyweight.server.wire.hpack import Block, Decoder
 from flyweight.server.wire.incoming import MAX_FRAME_BYTES, FrameReader
+from flyweight.server.wire.leaving import Leaving
 from flyweight.server.wire.outgoing import Outgoing
 from flyweight.server.wire.streams import STREAM_WINDOW, Stream
 
@@ -43,9 +41,6 @@ _MOST_REMEMBERED: Final = 256
 # The largest burst of an honest client, many times: of settings, of calls that it cancels.
 _BURST: Final = 1000
 _PER_SECOND: Final = 100.0
-# What our pings hold (section 6.7: what their sender likes).
-_ARE_YOU_THERE: Final = b"present?"
-_LEAVE: Final = b"leaving?"
 _CODES: Final = frozenset(ErrorCode)
 
 
@@ -72,8 +67,6 @@ class Connection:
         self._decoder = Decoder(limits.max_header_bytes)
         self.streams: dict[int, Stream] = {}
         self._last_stream = 0
-        # The last stream that is gone on with, as the client was told.
-        self._last_told = MOST_STREAM
         self._reader = FrameReader()
         self._out = Outgoing()
         self._ended_here: deque[int] = deque(maxlen=_MOST_REMEMBERED)
@@ -82,19 +75,15 @@ class Connection:
         self._owed = 0
         self._nuisances = Allowance("frames that carry nothing", _BURST, _PER_SECOND)
         self._resets = Allowance("calls that are cancelled at once", _BURST, _PER_SECOND)
-        self._pings = PingPolicy(limits.min_ping_seconds)
-        # Pings of ours that are not acknowledged yet.
-        self._asked = 0
+        self._leaving = Leaving(self._out, limits.min_ping_seconds)
         self.is_closing = False
-        # Whether streams are refused; before that, whether the client was asked to open no more of them.
-        self.is_draining = self._asks_to_leave = False
         ours = {
             Setting.MAX_CONCURRENT_STREAMS: limits.max_streams,
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             Setting.MAX_HEADER_LIST_SIZE: limits.max_header_bytes,
             Setting.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
         }
-        self._write(settings(ours) + window_update(0, _CONNECTION_WINDOW - INITIAL_WINDOW))
+        self._out.write(settings(ours) + window_update(0, _CONNECTION_WINDOW - INITIAL_WINDOW))
 
     # --- bytes in ---
 
@@ -106,6 +95,8 @@ class Connection:
             self._reader.read(octets, self)
         except ConnectionFault as fault:
             self.close(fault.code, str(fault))
+        if self._out.is_too_much:
+            self.close(ErrorCode.ENHANCE_YOUR_CALM, "The client does not read what it asks for.")
 
     def take_data(
         self, number: int, payloads: Sequence[memoryview], size: int, padding: int, *, is_end: bool
@@ -118,7 +109,7 @@ class Connection:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "More data came than was allowed in all.")
         self._owed += whole
         if self._owed > _CONNECTION_WINDOW // 2:
-            self._write(window_update(0, self._owed))
+            self._out.write(window_update(0, self._owed))
             self._receive_window += self._owed
             self._owed = 0
         stream = self.streams.get(number)
@@ -157,7 +148,7 @@ class Connection:
             if number in self._ended_here:
                 return
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"Stream {number} is closed.")
-        if self.is_draining:
+        if self._leaving.is_told:
             # Section 6.8: it was told that nothing more is taken, or will be in a moment.
             self._last_stream = number
             self.reset(number, ErrorCode.REFUSED_STREAM)
@@ -189,30 +180,18 @@ class Connection:
 
     def take_frame(self, kind: int, flags: int, number: int, payload: memoryview) -> None:
         """Take a frame that is neither data nor headers."""
+        check_shape(kind, flags, number, len(payload))
         handle = _HANDLERS.get(kind)
         if handle is None:
-            # Section 4.1: what nobody knows is passed over.
+            # A priority, which RFC 9113 deprecates (section 5.3.2); that the client opens no more streams, which
+            # it need not have said (section 6.8); and what nobody knows (section 4.1).
             self._nuisances.spend()
         else:
             handle(self, flags, number, payload)
 
-    def _on_priority(self, _flags: int, number: int, payload: memoryview) -> None:
-        """Pass over a priority (section 6.3), which RFC 9113 deprecates."""
-        self._nuisances.spend()
-        if number == 0:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY names no stream.")
-        if len(payload) != 5:
-            sentence = "PRIORITY has five bytes."
-            if number not in self.streams:
-                # Sections 5.4.2 and 6.4: nothing is reset that is not open.
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, sentence)
-            raise StreamFault(ErrorCode.FRAME_SIZE_ERROR, sentence)
-
     def _on_rst_stream(self, _flags: int, number: int, payload: memoryview) -> None:
         """Take the end of a stream (section 6.4)."""
-        if len(payload) != 4:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM has four bytes.")
-        if number == 0 or number > self._last_stream:
+        if number > self._last_stream:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"There is no stream {number} to reset.")
         stream = self.streams.get(number)
         if stream is None:
@@ -223,83 +202,37 @@ class Connection:
         code = int.from_bytes(payload, "big")
         self._forget(stream, ErrorCode(code) if code in _CODES else ErrorCode.INTERNAL_ERROR)
 
-    def _on_settings(self, flags: int, number: int, payload: memoryview) -> None:
-        """Take what the client says of itself (section 6.5)."""
-        if number:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS are of the connection.")
+    def _on_settings(self, flags: int, _number: int, payload: memoryview) -> None:
+        """Take what the client says of itself (section 6.5); its table and pushes are nothing to us."""
         if flags & Flag.ACK:
-            if payload:
-                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "An acknowledgement holds nothing.")
             return
-        if len(payload) % 6:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "A setting has six bytes.")
         self._nuisances.spend()
-        for at in range(0, len(payload), 6):
-            key = int.from_bytes(payload[at : at + 2], "big")
-            self._set(key, int.from_bytes(payload[at + 2 : at + 6], "big"))
-        self._write(SETTINGS_ACK)
+        for key, value in read_settings(payload):
+            if key == Setting.MAX_FRAME_SIZE:
+                self._out.allow_frames(value)
+            elif key == Setting.INITIAL_WINDOW_SIZE:
+                self._change_windows(value)
+        self._out.write(SETTINGS_ACK)
         self._pump()
 
-    def _set(self, key: int, value: int) -> None:
-        """Take one setting (section 6.5.2); those about header tables and pushes mean nothing here."""
-        if key == Setting.ENABLE_PUSH and value > 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1.")
-        if key == Setting.MAX_FRAME_SIZE:
-            if not LEAST_MAX_FRAME_BYTES <= value <= MOST_MAX_FRAME_BYTES:
-                raise ConnectionFault(
-                    ErrorCode.PROTOCOL_ERROR, f"Frames of {value} bytes cannot be agreed on."
-                )
-            self._out.allow_frames(value)
-        elif key == Setting.INITIAL_WINDOW_SIZE:
-            if value > MOST_WINDOW:
-                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"{value} is no window.")
-            # Section 6.9.2: it changes all windows by as much, which may make them negative.
-            change, self._initial_window = value - self._initial_window, value
-            for stream in self.streams.values():
-                stream.send_window += change
-                if stream.send_window > MOST_WINDOW:
-                    raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "A window is too large.")
-                self._out.resume(stream)
+    def _change_windows(self, initial: int) -> None:
+        # Section 6.9.2: it changes all windows by as much, which may make them negative.
+        change, self._initial_window = initial - self._initial_window, initial
+        for stream in self.streams.values():
+            stream.send_window += change
+            if stream.send_window > MOST_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "A window is too large.")
+            self._out.resume(stream)
 
-    def _on_push_promise(self, _flags: int, _number: int, _payload: memoryview) -> None:
-        """Refuse what only servers send (section 8.4)."""
-        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A client does not promise.")
-
-    def _on_ping(self, flags: int, number: int, payload: memoryview) -> None:
-        """Answer a ping (section 6.7)."""
-        if number:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING is of the connection.")
-        if len(payload) != 8:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING has eight bytes.")
-        if flags & Flag.ACK:
-            self._on_ping_answer(bytes(payload))
-            return
-        if self._out.has_sent:
-            self._out.has_sent = False
-            self._pings.forgive()
-        self._pings.note()
-        self._write(frame(Kind.PING, Flag.ACK, 0, bytes(payload)))
-
-    def _on_ping_answer(self, payload: bytes) -> None:
-        if not self._asked:
+    def _on_ping(self, flags: int, _number: int, payload: memoryview) -> None:
+        """Take a ping, or what answers one (section 6.7)."""
+        if not flags & Flag.ACK:
+            self._leaving.take_ping(bytes(payload))
+        elif not self._leaving.take_answer(bytes(payload), self._last_stream):
             self._nuisances.spend()
-            return
-        self._asked -= 1
-        if payload == _LEAVE:
-            self.turn_away()
-
-    def _on_goaway(self, _flags: int, number: int, payload: memoryview) -> None:
-        """Note that the client opens no more streams (section 6.8), which it need not have said."""
-        if number:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY is of the connection.")
-        if len(payload) < 8:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY has eight bytes and more.")
-        self._nuisances.spend()
 
     def _on_window_update(self, _flags: int, number: int, payload: memoryview) -> None:
         """Take leave to send more (section 6.9)."""
-        if len(payload) != 4:
-            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE has four bytes.")
         credit = int.from_bytes(payload, "big") & MOST_WINDOW
         if number == 0:
             if credit == 0:
@@ -332,7 +265,7 @@ class Connection:
         """Let the caller send as much more on a stream as was taken from it (section 6.9)."""
         stream.owed += size
         if stream.owed > STREAM_WINDOW // 2 and not stream.is_ended_there:
-            self._write(window_update(stream.number, stream.owed))
+            self._out.write(window_update(stream.number, stream.owed))
             stream.receive_window += stream.owed
             stream.owed = 0
 
@@ -371,7 +304,7 @@ class Connection:
 
     def reset(self, number: int, code: ErrorCode) -> None:
         """End a stream without an answer (section 6.4)."""
-        self._write(rst_stream(number, code))
+        self._out.write(rst_stream(number, code))
         self._ended_here.append(number)
         stream = self.streams.get(number)
         if stream is not None:
@@ -379,8 +312,7 @@ class Connection:
 
     def ping(self) -> None:
         """Ask whether the client is there (section 6.7)."""
-        self._asked += 1
-        self._write(frame(Kind.PING, Flag.NONE, 0, _ARE_YOU_THERE))
+        self._leaving.ask()
 
     def drain(self) -> None:
         """Ask the client to open no more streams (section 6.8); those that are on their way are taken.
@@ -388,32 +320,21 @@ class Connection:
         What it sends after it heard of that is refused; whoever calls this may not wait for it: see
         `turn_away`.
         """
-        if not self._asks_to_leave:
-            self._asks_to_leave = True
-            self._asked += 1
-            self._write(goaway(MOST_STREAM, ErrorCode.NO_ERROR) + frame(Kind.PING, Flag.NONE, 0, _LEAVE))
+        self._leaving.begin()
 
     def turn_away(self) -> None:
         """Take no more streams, and say which was the last (section 6.8); those that are open go on."""
-        if not self.is_draining:
-            self.is_draining = self._asks_to_leave = True
-            self._last_told = self._last_stream
-            self._write(goaway(self._last_stream, ErrorCode.NO_ERROR))
+        self._leaving.tell(self._last_stream)
 
     def close(self, code: ErrorCode, sentence: str = "") -> None:
         """Say why the connection ends, and end all streams (section 5.4.1)."""
-        if self.is_closing:
-            return
-        self.is_closing = True
-        if code is not ErrorCode.NO_ERROR or not self.is_draining:
-            # Section 6.8: the number does not grow, though streams were refused meanwhile.
-            last = min(self._last_stream, self._last_told)
-            self._out.write(goaway(last, code, sentence))
-        self.abandon()
+        if not self.is_closing:
+            self._leaving.end(self._last_stream, code, sentence)
+            self.abandon()
 
     def abandon(self) -> None:
         """End all streams: nobody hears of them any more."""
-        self.is_closing = True
+        self.is_closing = self._out.is_closed = True
         # It knows whoever owns this connection: such a circle would wait for the collector.
         self._accept = _accept_nothing
         for stream in [*self.streams.values()]:
@@ -422,6 +343,11 @@ class Connection:
     def take_output(self) -> bytes:
         """Return what is to be sent now; tell by `note_sent` when it was."""
         return self._out.take()
+
+    @property
+    def is_draining(self) -> bool:
+        """Return whether streams are refused."""
+        return self._leaving.is_told
 
     @property
     def is_greeted(self) -> bool:
@@ -444,13 +370,6 @@ class Connection:
         if self._out.has_waiting:
             self._pump()
 
-    def _write(self, octets: bytes) -> None:
-        if self.is_closing:
-            return
-        self._out.write(octets)
-        if self._out.is_too_much:
-            self.close(ErrorCode.ENHANCE_YOUR_CALM, "The client does not read what it asks for.")
-
     def _pump(self) -> None:
         for stream in self._out.pump():
             # A client says that it read, which costs us no more than what it read.
@@ -461,7 +380,7 @@ class Connection:
     def _end_here(self, stream: Stream) -> None:
         assert stream.trailers is not None
         flags = Flag.END_HEADERS | Flag.END_STREAM
-        self._write(frame(Kind.HEADERS, flags, stream.number, stream.trailers))
+        self._out.write(frame(Kind.HEADERS, flags, stream.number, stream.trailers))
         self._ended(stream)
 
     def _ended(self, stream: Stream) -> None:
@@ -474,7 +393,7 @@ class Connection:
         self._out.has_sent = True
         if not stream.is_ended_there:
             # Section 8.1: the client need not send the rest.
-            self._write(rst_stream(stream.number, ErrorCode.NO_ERROR))
+            self._out.write(rst_stream(stream.number, ErrorCode.NO_ERROR))
             self._ended_here.append(stream.number)
         self._forget(stream, None)
 
@@ -492,12 +411,9 @@ class Connection:
 
 # By kind (section 6). Not of each connection: bound methods would be circles.
 _HANDLERS: Final = {
-    Kind.PRIORITY: Connection._on_priority,
     Kind.RST_STREAM: Connection._on_rst_stream,
     Kind.SETTINGS: Connection._on_settings,
-    Kind.PUSH_PROMISE: Connection._on_push_promise,
     Kind.PING: Connection._on_ping,
-    Kind.GOAWAY: Connection._on_goaway,
     Kind.WINDOW_UPDATE: Connection._on_window_update,
 }
 

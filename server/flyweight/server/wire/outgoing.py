@@ -24,11 +24,12 @@ class Outgoing:
     Attributes:
         window: what all streams together may send.
         has_sent: whether headers or data were put out since somebody last set it to False.
+        is_closed: whether the connection is over, so that nothing more is put out.
     """
 
     def __init__(self) -> None:
         self.window = INITIAL_WINDOW
-        self.has_sent = False
+        self.has_sent = self.is_closed = False
         self._frame_bytes = LEAST_MAX_FRAME_BYTES
         self._parts: list[bytes | memoryview] = []
         self._bytes = 0
@@ -49,7 +50,9 @@ class Outgoing:
         self._frame_bytes = min(size, _LARGEST_FRAME_BYTES)
 
     def write(self, octets: bytes | memoryview) -> None:
-        """Put out bytes that wait for no window."""
+        """Put out bytes that wait for no window; after the end, none."""
+        if self.is_closed:
+            return
         self._parts.append(octets)
         self._bytes += len(octets)
 
