@@ -183,8 +183,8 @@ class Connection:
         check_shape(kind, flags, number, len(payload))
         handle = _HANDLERS.get(kind)
         if handle is None:
-            # A priority, which RFC 9113 deprecates (section 5.3.2); that the client opens no more streams, which
-            # it need not have said (section 6.8); and what nobody knows (section 4.1).
+            # A priority, which RFC 9113 deprecates (section 5.3.2); that the client opens no more streams,
+            # which it need not have said (section 6.8); and what nobody knows (section 4.1).
             self._nuisances.spend()
         else:
             handle(self, flags, number, payload)
