@@ -13,7 +13,8 @@ import grpc
 import pytest
 
 from flyweight.server.errors import StartError
-from flyweight.server.rpc.listening import bind, channel_options
+from flyweight.server.rpc.core_options import channel_options
+from flyweight.server.rpc.listening import bind
 from flyweight.server.rpc.peers import peer_of
 from flyweight.server.settings import Compression, ConnectionSettings, ServerSettings, Transport
 from flyweight.server.wire import lifetime

@@ -103,13 +103,14 @@ def test_thousands_of_connections_that_come_and_go_leave_nothing(port: Port) -> 
             sock.close()
         port.server.take(None)
     port.live_until(lambda: not port.server._links)
-    assert open_files() == files
+    # What others left may still go meanwhile.
+    assert open_files() <= files
 
 
 def test_a_server_that_is_shut_down_gives_everything_back() -> None:
     files = open_files()
     _live_and_end()
-    assert len([*Path("/proc/self/fd").iterdir()]) == files, "without the collector's help"
+    assert len([*Path("/proc/self/fd").iterdir()]) <= files, "without the collector's help"
 
 
 def _live_and_end() -> None:

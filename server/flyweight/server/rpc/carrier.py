@@ -24,7 +24,7 @@ from flyweight.server.rpc.method import Deferred, Method, Streaming, Unary
 from flyweight.server.rpc.peers import peer_of
 from flyweight.server.rpc.slow import SLOW_CALL_THREADS
 from flyweight.server.rpc.stream_places import StreamPlaces
-from flyweight.server.rpc.transports import TransportCall, make_server
+from flyweight.server.rpc.transports import make_server
 from flyweight.server.security.callers import ANYBODY, Caller
 from flyweight.server.settings import ServerSettings
 from flyweight.server.survival import survive
@@ -106,7 +106,7 @@ class Carrier:
         self._settings = settings
         self._methods: Mapping[str, Method] = {method.path: method for method in methods}
         self.counts = CallCounts(self._methods)
-        self._arriving: Arriving[TransportCall] = Arriving(settings.max_in_flight)
+        self._arriving: Arriving[LiveCall] = Arriving(settings.max_in_flight)
         self._places = StreamPlaces(settings.connections.max_streams)
         self._runs = runs
         self._guard = guard
@@ -213,7 +213,7 @@ class Carrier:
 
     # --- a call ---
 
-    def _accept(self, core: TransportCall) -> None:
+    def _accept(self, core: LiveCall) -> None:
         """Begin to answer a call."""
         self._open.add(core)
         core.leave = self._leave
@@ -242,7 +242,7 @@ class Carrier:
             self._arriving.begin(core)
             core.read(lambda body: self._answer(method, core, call, body))
 
-    def _log_end(self, core: TransportCall, call: Call) -> None:
+    def _log_end(self, core: LiveCall, call: Call) -> None:
         began = time.monotonic()
 
         def write() -> None:
@@ -250,7 +250,7 @@ class Carrier:
 
         core.on_over(write)
 
-    def _hold(self, core: TransportCall) -> None:
+    def _hold(self, core: LiveCall) -> None:
         """Leave a call to another server. Nobody waits here for it: it may end with its connection only."""
         core.refuse()
         self._forget(core)
@@ -265,7 +265,7 @@ class Carrier:
             with self._changed:
                 self._changed.notify_all()
 
-    def _answer(self, method: Unary | Deferred, core: TransportCall, call: Call, body: Body | None) -> None:
+    def _answer(self, method: Unary | Deferred, core: LiveCall, call: Call, body: Body | None) -> None:
         """Have a method with one answer answered, where its way says."""
         is_wanted = self._arriving.end(core)
         if not is_wanted:
@@ -285,7 +285,7 @@ class Carrier:
         else:
             reply(answer(method.handler, bytes(body), call))
 
-    def _reply_to(self, core: TransportCall) -> Reply:
+    def _reply_to(self, core: LiveCall) -> Reply:
         def reply(result: bytes | Failure) -> None:
             if isinstance(result, Failure):
                 core.end(self._wording(result))
@@ -294,7 +294,7 @@ class Carrier:
 
         return reply
 
-    def _open_stream(self, method: Streaming, core: TransportCall, call: Call) -> None:
+    def _open_stream(self, method: Streaming, core: LiveCall, call: Call) -> None:
         refused = attempt(lambda: self._places.enter(core.path))
         if refused is not None:
             core.end(self._wording(refused))
@@ -309,7 +309,7 @@ class Carrier:
         stream.read()
 
 
-def _call_of(core: TransportCall) -> Call:
+def _call_of(core: LiveCall) -> Call:
     return Call(
         deadline_monotonic=core.deadline_monotonic,
         metadata=core.metadata,

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 from flyweight.server.errors import Code
-from flyweight.server.rpc.call import Failure
+from flyweight.server.rpc.call import Body, Failure
 from flyweight.server.rpc.core_tls import credentials_of
 from flyweight.server.rpc.live_call import LiveCall
 from flyweight.server.security.certificates import Pems
@@ -77,7 +77,7 @@ class CoreCall(LiveCall):
         found = _core.auth_context(self._call)
         return {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
 
-    def read(self, on_message: Callable[[bytes | None], None]) -> None:
+    def read(self, on_message: Callable[[Body | None], None]) -> None:
         """Have the next message given to `on_message`, or None when the caller sends no more."""
 
         def received(event: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from flyweight.server.rpc.border import attempt
 from flyweight.server.rpc.call import Body, Failure, StreamReader, Wording
-from flyweight.server.rpc.transports import TransportCall
+from flyweight.server.rpc.live_call import LiveCall
 
 # Messages that wait for a caller who does not read before no more is read of what that caller sends: the
 # answers to a batch.
@@ -21,7 +21,7 @@ class CoreStream:
     holds no more memory than that and what is under way.
     """
 
-    def __init__(self, call: TransportCall, wording: Wording) -> None:
+    def __init__(self, call: LiveCall, wording: Wording) -> None:
         self._call = call
         self._wording = wording
         self._reader: StreamReader | None = None

@@ -1,16 +1,17 @@
 """What every call over a network is to the carrier, whichever transport brings it: how it ends, and when."""
 
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from flyweight.server.errors import Code
-from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS, Failure
+from flyweight.server.rpc.call import CLOCK_SLACK_SECONDS, Body, Failure
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 
-class LiveCall:
+class LiveCall(ABC):
     """One call; a transport's own class adds how it is read and answered.
 
     What answers it may be called by any thread; all else is for the thread that takes events.
@@ -55,6 +56,34 @@ class LiveCall:
     def on_over(self, callback: Callable[[], None]) -> None:
         """Have a function called, by the thread that takes events, when the call is over."""
         self._on_over.append(callback)
+
+    @abstractmethod
+    def peer(self) -> str:
+        """Return the address of the other end as gRPC writes it, "ipv4:127.0.0.1:1234"."""
+
+    @abstractmethod
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """Return the properties of the connection's credentials, as `grpc.ServicerContext` does."""
+
+    @abstractmethod
+    def read(self, on_message: Callable[[Body | None], None]) -> None:
+        """Have the next message given to `on_message`, or None when the caller sends no more."""
+
+    @abstractmethod
+    def answer(self, body: bytes) -> None:
+        """End a call that has one answer."""
+
+    @abstractmethod
+    def begin(self, on_begun: Callable[[bool], None]) -> None:
+        """Send the headers of an answer of several messages; tell `on_begun` whether the call still is."""
+
+    @abstractmethod
+    def send(self, body: bytes, on_sent: Callable[[bool], None]) -> None:
+        """Send one of several messages; the next may be sent when `on_sent` is told."""
+
+    @abstractmethod
+    def end(self, failure: Failure | None, *, begun: bool = False) -> None:
+        """End a call with a status and no message; `begun` says that headers were sent."""
 
     def refuse(self) -> None:
         """Have the caller send it again elsewhere; nothing was done for it.

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha.reflection import ReflectionServicer
 
 from flyweight.protos.pool import POOL
 from flyweight.server.rpc.border import attempt
@@ -28,9 +27,9 @@ class Reflection:
     def __init__(self, service_names: tuple[str, ...]) -> None:
         _add_foreign_descriptors()
         health = HealthListResponse.DESCRIPTOR.file.services_by_name["Health"].full_name
-        names = (*service_names, health, *SERVICE_NAMES)
+        self._names = (*service_names, health, *SERVICE_NAMES)
         # Its stubs say that it returns nothing; it is a generator over a stream that asks no context.
-        self._servicer: Any = ReflectionServicer(names, POOL)
+        self._servicer: Any = None
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -39,6 +38,11 @@ class Reflection:
 
     def reflect(self, _call: Call, stream: Stream) -> "_Questions":
         """Answer every question on a stream as it comes."""
+        if self._servicer is None:
+            # Not at the top: it loads gRPC, a tenth of a second and 9 MB; most servers are never asked.
+            from grpc_reflection.v1alpha.reflection import ReflectionServicer
+
+            self._servicer = ReflectionServicer(self._names, POOL)
         return _Questions(self._servicer, stream)
 
 
