@@ -2,7 +2,7 @@
 
 Merging pays where a row of a large run costs no more than a row of a small one: what a run costs by itself is
 then shared. It does not pay where few rows already fill the caches, as in convolutions over large images. So
-the limit is found by climbing: it doubles while a row becomes no dearer, and goes back where it does.
+the limit is found by climbing: it doubles while a row becomes cheaper, and goes back where it does not.
 
 Of several runs of one size the quickest counts: the others had a neighbour on the processor.
 """
@@ -10,9 +10,9 @@ Of several runs of one size the quickest counts: the others had a neighbour on t
 from collections import deque
 from typing import Final
 
-# By how much a row of a larger run may be dearer: requests that go through the server together save about as
-# much on their way to the run and back, where caches are warm for the second of them.
-_WORTH: Final = 1.15
+# What a row of a run of twice the size has to cost of what it did before: a little less. Where it costs the
+# same, larger runs only keep callers waiting, and long ones go to another thread, which is 20 us for each.
+_WORTH: Final = 0.99
 # The newest runs of one size that count.
 _WINDOW: Final = 9
 # Runs of one size before it is compared with another.
