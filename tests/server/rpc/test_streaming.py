@@ -13,7 +13,7 @@ import tritonclient.grpc as triton
 from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, ModelStreamInferResponse
 from flyweight.server.errors import Code
 from flyweight.server.repository.serving import Merging, ServingPolicy
-from flyweight.server.rpc import core_stream, streaming
+from flyweight.server.rpc import call_stream, streaming
 from flyweight.server.rpc.admission import Gate
 from flyweight.server.runtime.fake import FakeRuntime
 
@@ -266,7 +266,7 @@ def test_a_caller_who_does_not_read_is_not_read_either(
     sender.half_close()
     answered = poll_steady(lambda: len(served.bench.notebook.records))
     # More are on their way, in the kernel's buffers and the client's, which grow to some megabytes.
-    assert answered <= core_stream._MOST_UNSENT + streaming._MOST_UNDER_WAY + 64
+    assert answered <= call_stream._MOST_UNSENT + streaming._MOST_UNDER_WAY + 64
     assert ids(stream, 400) == [str(place) for place in range(400)]
 
 

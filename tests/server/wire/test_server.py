@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+import select
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 from flyweight.server.wire import server
 from flyweight.server.wire.connection import Limits
 from flyweight.server.wire.frames import PREFACE, Kind, frame, settings
+from flyweight.server.wire.link import Link
 from flyweight.server.wire.messages import framed
 from flyweight.server.wire.server import WireServer
 from tests.server.wire.port import ASK, HEADERS, PATIENCE_SECONDS, Port, received
@@ -208,3 +210,55 @@ def test_whoever_goes_away_in_a_rest_is_forgotten(port: Port, monkeypatch: pytes
         sock.sendall(LARGE[:100_000])
         port.live_until(lambda: port.server._resting)
     port.live_until(lambda: not port.server._links and not port.server._resting)
+
+
+class Broken:
+    """A channel whose other end is gone."""
+
+    is_full = True
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def fileno(self) -> int:
+        return 1 << 20
+
+    def send(self, _octets: bytes) -> int | None:
+        return None
+
+    def receive(self) -> bytes | None:
+        self.reads += 1
+        return b""
+
+    def close(self) -> None:
+        pass
+
+
+def test_nothing_is_read_of_a_connection_that_was_dropped(port: Port) -> None:
+    channel = Broken()
+    link = Link(port.server, channel)  # type: ignore[arg-type]
+    link.handle(select.EPOLLOUT | select.EPOLLIN | select.EPOLLHUP)
+    assert channel.reads == 0
+
+
+def test_a_bug_in_writing_one_connection_is_nothing_to_the_others(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with port.connect() as good, port.connect() as bad:
+        bad.sendall(ASK)
+        port.live_until(lambda: port.calls)
+        good.sendall(ASK)
+        port.live_until(lambda: len(port.calls) == 2)
+        first = next(link for link in port.server._links.values() if link is port.calls[0]._home)
+        write = Link.write
+
+        def fail(link: Link) -> None:
+            if link is first:
+                raise RuntimeError("a bug")
+            write(link)
+
+        monkeypatch.setattr(Link, "write", fail)
+        for call in port.calls:
+            call.answer(b"answer")
+        port.live_until(received(good, framed(b"answer")))
+        assert first not in port.server._links.values()

@@ -16,7 +16,7 @@ from flyweight.server.rpc.arriving import Arriving
 from flyweight.server.rpc.border import answer, attempt, failure_of
 from flyweight.server.rpc.call import Body, Call, Failure, Reply, Wording, as_it_is
 from flyweight.server.rpc.call_counts import CallCounts
-from flyweight.server.rpc.core_stream import CoreStream
+from flyweight.server.rpc.call_stream import CallStream
 from flyweight.server.rpc.listening import bind
 from flyweight.server.rpc.live_call import LiveCall
 from flyweight.server.rpc.messages import sendable
@@ -29,8 +29,10 @@ from flyweight.server.security.callers import ANYBODY, Caller
 from flyweight.server.settings import ServerSettings
 from flyweight.server.survival import survive
 
-# Events that are taken before runs are begun: a caller too many makes nobody wait longer than these take.
+# Events that are taken before runs are begun, and for how long at most: a caller too many, or one who sends
+# much, makes nobody wait longer.
 _GATHERED_EVENTS: Final = 256
+_LONGEST_GATHER_SECONDS: Final = 0.002
 # How often a thread with nothing to do looks whether it is to stop.
 _LOOK_SECONDS: Final = 0.2
 # How long the last requests are given to come out of the transport before the connections are cut.
@@ -190,7 +192,8 @@ class Carrier:
 
     def _take_turns(self) -> bool:
         """Take events and begin runs until all is shut down, which is True."""
-        server, gathered, look_at = self._server, 0, time.monotonic()
+        server, gathered = self._server, 0
+        began = look_at = time.monotonic()
         while True:
             # Whoever waits for a run waits no longer than for what is there already.
             taken = server.take(None if gathered and self._runs.has_work() else look_at)
@@ -198,10 +201,13 @@ class Carrier:
                 return True
             if not taken and not gathered and self._rest is not None:
                 self._rest()
+            if not gathered:
+                began = time.monotonic()
             gathered = gathered + 1 if taken else 0
-            if not taken or gathered >= _GATHERED_EVENTS:
-                for core in self._arriving.give_way():
-                    core.end(self._wording(failure_of(QueueFull(_TOO_SLOW))))
+            is_enough = gathered >= _GATHERED_EVENTS or time.monotonic() - began > _LONGEST_GATHER_SECONDS
+            if not taken or is_enough:
+                for live in self._arriving.give_way():
+                    live.end(self._wording(failure_of(QueueFull(_TOO_SLOW))))
                 moment = self._runs.advance()
                 now = self._looked_seconds = time.monotonic()
                 latest = now + _LOOK_SECONDS
@@ -213,71 +219,71 @@ class Carrier:
 
     # --- a call ---
 
-    def _accept(self, core: LiveCall) -> None:
+    def _accept(self, live: LiveCall) -> None:
         """Begin to answer a call."""
-        self._open.add(core)
-        core.leave = self._leave
+        self._open.add(live)
+        live.leave = self._leave
         if self._is_holding:
-            self._hold(core)
+            self._hold(live)
             return
-        if core.refusal is not None:
-            core.end(core.refusal)
+        if live.refusal is not None:
+            live.end(live.refusal)
             return
-        method = self._methods.get(core.path)
+        method = self._methods.get(live.path)
         if method is None:
-            sentence = sendable(f"This server does not know the method {core.path}.")
-            core.end(Failure(Code.UNIMPLEMENTED, sentence))
+            sentence = sendable(f"This server does not know the method {live.path}.")
+            live.end(Failure(Code.UNIMPLEMENTED, sentence))
             return
-        call = _call_of(core)
-        caller = attempt(lambda: self._guard(core.path, call))
+        call = _call_of(live)
+        caller = attempt(lambda: self._guard(live.path, call))
         if self._access_log.is_on:
-            self._log_end(core, call)
+            self._log_end(live, call)
         if isinstance(caller, Failure):
-            core.end(self._wording(caller))
+            live.end(self._wording(caller))
             return
         call.caller = caller
         if isinstance(method, Streaming):
-            self._open_stream(method, core, call)
+            self._open_stream(method, live, call)
         else:
-            self._arriving.begin(core)
-            core.read(lambda body: self._answer(method, core, call, body))
+            self._arriving.begin(live)
+            live.read(lambda body: self._answer(method, live, call, body))
 
-    def _log_end(self, core: LiveCall, call: Call) -> None:
+    def _log_end(self, live: LiveCall, call: Call) -> None:
         began = time.monotonic()
 
         def write() -> None:
-            self._access_log.write(core.path, call, core.code, time.monotonic() - began)
+            self._access_log.write(live.path, call, live.code, time.monotonic() - began)
 
-        core.on_over(write)
+        live.on_over(write)
 
-    def _hold(self, core: LiveCall) -> None:
+    def _hold(self, live: LiveCall) -> None:
         """Leave a call to another server. Nobody waits here for it: it may end with its connection only."""
-        core.refuse()
-        self._forget(core)
+        live.refuse()
+        self._forget(live)
 
-    def _leave(self, core: LiveCall) -> None:
-        self.counts.add(core.path, core.code)
-        self._forget(core)
+    def _leave(self, live: LiveCall) -> None:
+        self.counts.add(live.path, live.code)
+        self._forget(live)
 
-    def _forget(self, core: LiveCall) -> None:
-        self._open.discard(core)
+    def _forget(self, live: LiveCall) -> None:
+        self._open.discard(live)
         if self._is_awaited:
             with self._changed:
                 self._changed.notify_all()
 
-    def _answer(self, method: Unary | Deferred, core: LiveCall, call: Call, body: Body | None) -> None:
+    def _answer(self, method: Unary | Deferred, live: LiveCall, call: Call, body: Body | None) -> None:
         """Have a method with one answer answered, where its way says."""
-        is_wanted = self._arriving.end(core)
+        is_wanted = self._arriving.end(live)
         if not is_wanted:
             return
         if self._is_holding:
-            self._hold(core)
+            self._hold(live)
             return
         if body is None:
             # The caller is gone, or sent no message: gRPC's own servers answer the latter so.
-            core.end(Failure(Code.UNIMPLEMENTED, f"{core.path} takes exactly one message."))
+            live.end(Failure(Code.UNIMPLEMENTED, f"{live.path} takes exactly one message."))
             return
-        reply = self._reply_to(core)
+        reply = self._reply_to(live)
         if isinstance(method, Deferred):
             method.handler(body, call, reply)
         elif method.is_slow:
@@ -285,22 +291,22 @@ class Carrier:
         else:
             reply(answer(method.handler, bytes(body), call))
 
-    def _reply_to(self, core: LiveCall) -> Reply:
+    def _reply_to(self, live: LiveCall) -> Reply:
         def reply(result: bytes | Failure) -> None:
             if isinstance(result, Failure):
-                core.end(self._wording(result))
+                live.end(self._wording(result))
             else:
-                core.answer(result)
+                live.answer(result)
 
         return reply
 
-    def _open_stream(self, method: Streaming, core: LiveCall, call: Call) -> None:
-        refused = attempt(lambda: self._places.enter(core.path))
+    def _open_stream(self, method: Streaming, live: LiveCall, call: Call) -> None:
+        refused = attempt(lambda: self._places.enter(live.path))
         if refused is not None:
-            core.end(self._wording(refused))
+            live.end(self._wording(refused))
             return
-        core.on_over(lambda: self._places.leave(method.path))
-        stream = CoreStream(core, self._wording)
+        live.on_over(lambda: self._places.leave(method.path))
+        stream = CallStream(live, self._wording)
         reader = attempt(lambda: method.handler(call, stream))
         if isinstance(reader, Failure):
             stream.finish(reader)
@@ -309,11 +315,11 @@ class Carrier:
         stream.read()
 
 
-def _call_of(core: LiveCall) -> Call:
+def _call_of(live: LiveCall) -> Call:
     return Call(
-        deadline_monotonic=core.deadline_monotonic,
-        metadata=core.metadata,
-        is_active=core.is_active,
-        on_end=core.on_over,
-        peer=lambda: peer_of(core),
+        deadline_monotonic=live.deadline_monotonic,
+        metadata=live.metadata,
+        is_active=live.is_active,
+        on_end=live.on_over,
+        peer=lambda: peer_of(live),
     )

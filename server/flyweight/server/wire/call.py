@@ -11,11 +11,22 @@ from flyweight.server.rpc.live_call import LiveCall
 from flyweight.server.wire.connection import Connection
 from flyweight.server.wire.frames import ErrorCode, StreamFault
 from flyweight.server.wire.heads import HEADERS, HEADERS_GZIP, OK_TRAILERS, Head, http_status, trailers_of
-from flyweight.server.wire.messages import PREFIX_BYTES, MessageReader, Refused, framed, packed, prefix_of
+from flyweight.server.wire.messages import (
+    PREFIX_BYTES,
+    Message,
+    MessageReader,
+    Refused,
+    framed,
+    packed,
+    prefix_of,
+    unpacked,
+)
 from flyweight.server.wire.streams import Stream
 
 # Messages that were not asked for yet may hold as much before the caller's window is left to shrink.
 _MOST_UNREAD_BYTES: Final = 1 << 20
+# What one of them takes besides its bytes, so that empty ones count.
+_MESSAGE_BYTES: Final = 128
 
 _OnMessage = Callable[[Body | None], None]
 
@@ -71,7 +82,7 @@ class WireCall(LiveCall):
         self._left = head.content_length
         self._is_half_closed = self._is_ended = self._is_handing = self._has_begun = False
         self._on_message: _OnMessage | None = None
-        self._messages: deque[Body] = deque()
+        self._messages: deque[Message] = deque()
         self._reader: MessageReader | None = None
         # What the caller's next message is answered with, once those before it were asked for.
         self._refusal: Failure | None = None
@@ -97,6 +108,8 @@ class WireCall(LiveCall):
 
         def ask() -> None:
             self._on_message = on_message
+            if self._withheld_bytes:
+                self._give_back_withheld()
             if self._messages or self._is_half_closed or self._refusal is not None:
                 self._hand_over()
 
@@ -159,7 +172,7 @@ class WireCall(LiveCall):
         """Take bytes of messages (Length-Prefixed-Message)."""
         if self._left is not None:
             self._left -= size
-        if self._unread_bytes > _MOST_UNREAD_BYTES:
+        if self._has_enough():
             self._withheld_bytes += size
         else:
             self._connection.give_back(self._stream, size)
@@ -170,7 +183,7 @@ class WireCall(LiveCall):
             # As nearly always: one message, whole, and as it is.
             length = int.from_bytes(payload[1:PREFIX_BYTES], "big")
             if length == size - PREFIX_BYTES <= self._home.most_message_bytes:
-                self._take(bytes(payload[PREFIX_BYTES:]))
+                self._take(Message(bytes(payload[PREFIX_BYTES:])))
                 return
         reader = self._reader
         if reader is None:
@@ -234,10 +247,10 @@ class WireCall(LiveCall):
         if self._on_message is not None:
             self._hand_over()
 
-    def _take(self, message: Body) -> None:
+    def _take(self, message: Message) -> None:
         """Take a message: to whoever waits for it, or to those that wait to be asked for."""
         self._messages.append(message)
-        self._unread_bytes += len(message)
+        self._unread_bytes += len(message.octets) + _MESSAGE_BYTES
         if self._on_message is not None:
             self._hand_over()
 
@@ -248,26 +261,43 @@ class WireCall(LiveCall):
         self._is_handing = True
         try:
             while self._on_message is not None:
+                message: Body | None = None
                 if self._messages:
-                    message: Body | None = self._messages.popleft()
-                    self._unread_bytes -= len(message or b"")
-                    if self._withheld_bytes:
-                        self._give_back_withheld()
+                    message = self._next()
+                    if message is None:
+                        continue
                 elif self._refusal is not None and not self._is_over:
                     self.end(self._refusal)
                     if not self._is_over:
                         return
-                    message = None
-                elif self._is_half_closed:
-                    message = None
-                else:
+                elif not self._is_half_closed:
                     return
                 on_message, self._on_message = self._on_message, None
                 on_message(message)
         finally:
             self._is_handing = False
 
+    def _next(self) -> Body | None:
+        """Take out the first message; None if it cannot be unpacked, and is answered so."""
+        octets, is_packed = self._messages.popleft()
+        self._unread_bytes -= len(octets) + _MESSAGE_BYTES
+        if self._withheld_bytes:
+            self._give_back_withheld()
+        if not is_packed:
+            return octets
+        try:
+            return unpacked(octets, self._head.window_bits, self._home.most_message_bytes)
+        except Refused as refusal:
+            self._messages.clear()
+            self._reader, self._refusal = None, refusal.failure
+            return None
+
+    def _has_enough(self) -> bool:
+        """Return whether more came than was asked for, and much of it."""
+        gathered = 0 if self._reader is None or self._on_message is not None else self._reader.gathered_bytes
+        return self._unread_bytes + gathered > _MOST_UNREAD_BYTES
+
     def _give_back_withheld(self) -> None:
-        if self._unread_bytes <= _MOST_UNREAD_BYTES:
+        if not self._has_enough():
             size, self._withheld_bytes = self._withheld_bytes, 0
             self._connection.give_back(self._stream, size)

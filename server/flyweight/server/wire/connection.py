@@ -28,6 +28,7 @@ from flyweight.server.wire.frames import (
     settings,
     window_update,
 )
+from flyweight.server.wire.heads import check_trailers
 from flyweight.server.wire.hpack import Block, Decoder
 from flyweight.server.wire.incoming import MAX_FRAME_BYTES, FrameReader
 from flyweight.server.wire.leaving import Leaving
@@ -38,6 +39,11 @@ from flyweight.server.wire.streams import STREAM_WINDOW, Stream
 _CONNECTION_WINDOW: Final = 16 << 20
 # Streams that were ended here and of which frames may still be under way.
 _MOST_REMEMBERED: Final = 256
+# Data by which a client does nothing but keep us busy; what was under way as a stream ended comes in frames.
+_LITTLE_BYTES: Final = 256
+# What answers of one connection may wait for its windows before more calls are refused: as large as a message
+# may be by default. Whoever does not read answers has no more of them made.
+_MOST_WAITING_BYTES: Final = 64 << 20
 # The largest burst of an honest client, many times: of settings, of calls that it cancels.
 _BURST: Final = 1000
 _PER_SECOND: Final = 100.0
@@ -67,7 +73,7 @@ class Connection:
         self._decoder = Decoder(limits.max_header_bytes)
         self.streams: dict[int, Stream] = {}
         self._last_stream = 0
-        self._reader = FrameReader()
+        self._reader = FrameReader(limits.max_header_bytes)
         self._out = Outgoing()
         self._ended_here: deque[int] = deque(maxlen=_MOST_REMEMBERED)
         self._initial_window = INITIAL_WINDOW
@@ -77,6 +83,8 @@ class Connection:
         self._resets = Allowance("calls that are cancelled at once", _BURST, _PER_SECOND)
         self._leaving = Leaving(self._out, limits.min_ping_seconds)
         self.is_closing = False
+        # Whether the client has taken our settings.
+        self._is_acknowledged = False
         ours = {
             Setting.MAX_CONCURRENT_STREAMS: limits.max_streams,
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
@@ -115,6 +123,8 @@ class Connection:
         stream = self.streams.get(number)
         if stream is None or stream.is_ended_there:
             self._refuse_unknown(number)
+            if size < _LITTLE_BYTES:
+                self._nuisances.spend()
             return
         stream.receive_window -= whole
         if stream.receive_window < 0:
@@ -146,15 +156,17 @@ class Connection:
             return
         if number <= self._last_stream:
             if number in self._ended_here:
+                self._nuisances.spend()
                 return
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"Stream {number} is closed.")
         if self._leaving.is_told:
             # Section 6.8: it was told that nothing more is taken, or will be in a moment.
             self._last_stream = number
+            self._nuisances.spend()
             self.reset(number, ErrorCode.REFUSED_STREAM)
             return
         self._last_stream = number
-        if len(self.streams) >= self._limits.max_streams:
+        if len(self.streams) >= self._limits.max_streams or self._out.waiting_bytes > _MOST_WAITING_BYTES:
             self._resets.spend()
             self.reset(number, ErrorCode.REFUSED_STREAM)
             return
@@ -167,8 +179,7 @@ class Connection:
         """Take the header block after the data (section 8.1), of which gRPC needs nothing."""
         if stream.is_ended_there:
             raise StreamFault(ErrorCode.STREAM_CLOSED, f"Stream {stream.number} has ended.")
-        if any(name.startswith(b":") for name, _ in block.pairs):
-            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "Trailers have no pseudo-headers.")
+        check_trailers(block)
         if not is_end:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "Trailers do not end their stream.")
         self._end_there(stream)
@@ -205,9 +216,13 @@ class Connection:
     def _on_settings(self, flags: int, _number: int, payload: memoryview) -> None:
         """Take what the client says of itself (section 6.5); its table and pushes are nothing to us."""
         if flags & Flag.ACK:
+            if self._is_acknowledged:
+                self._nuisances.spend()
+            self._is_acknowledged = True
             return
         self._nuisances.spend()
-        for key, value in read_settings(payload):
+        # The last of each counts (section 6.5.3), and no frame changes all windows more than once.
+        for key, value in dict(read_settings(payload)).items():
             if key == Setting.MAX_FRAME_SIZE:
                 self._out.allow_frames(value)
             elif key == Setting.INITIAL_WINDOW_SIZE:
@@ -240,6 +255,8 @@ class Connection:
             self._out.window += credit
             if self._out.window > MOST_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "The connection's window is too large.")
+            if not self._out.has_waiting:
+                self._nuisances.spend()
             self._pump()
             return
         stream = self.streams.get(number)
@@ -247,6 +264,7 @@ class Connection:
             if number > self._last_stream:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"There is no stream {number}.")
             # Section 6.9: it may have been under way as the stream was closed.
+            self._nuisances.spend()
             return
         if credit == 0:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "A window grows by nothing.")
@@ -301,6 +319,12 @@ class Connection:
         self.send_headers(stream, headers)
         self.send_data(stream, prefix + octets)
         self.send_trailers(stream, trailers)
+
+    def fault(self, number: int, code: ErrorCode) -> None:
+        """End a stream with which something was wrong."""
+        # CVE-2025-8671: calls that are begun only to have them reset.
+        self._resets.spend()
+        self.reset(number, code)
 
     def reset(self, number: int, code: ErrorCode) -> None:
         """End a stream without an answer (section 6.4)."""
@@ -388,8 +412,8 @@ class Connection:
         if stream.is_closed:
             return
         self._resets.earn()
-        # gRPC's core opens the window of each stream once before it is answered.
-        self._nuisances.earn()
+        # gRPC's core opens each stream's window once before it is answered, and the connection's at times.
+        self._nuisances.earn(2.0)
         self._out.has_sent = True
         if not stream.is_ended_there:
             # Section 8.1: the client need not send the rest.

@@ -43,10 +43,10 @@ class Allowance:
         if self._left < 0.0:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"There are too many {self._what}.")
 
-    def earn(self) -> None:
-        """Allow for one more, for what was done properly."""
+    def earn(self, number: float = 1.0) -> None:
+        """Allow for more, for what was done properly."""
         if self._left < self._burst:
-            self._left += 1.0
+            self._left += number
 
 
 class PingPolicy:

@@ -16,7 +16,7 @@ MOST_WINDOW: Final = (1 << 31) - 1
 MOST_STREAM: Final = (1 << 31) - 1
 # Section 6.5.2.
 INITIAL_WINDOW: Final = (1 << 16) - 1
-_STREAM_BITS: Final = (1 << 31) - 1
+STREAM_BITS: Final = (1 << 31) - 1
 
 
 class Kind:
@@ -94,11 +94,6 @@ class ConnectionFault(Exception):  # noqa: N818 - no Error: it ends a connection
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """Return the bytes of a frame."""
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-
-
-def read_stream(octets: bytes | memoryview) -> int:
-    """Read a stream's number; the reserved bit is ignored (section 4.1)."""
-    return int.from_bytes(octets, "big") & _STREAM_BITS
 
 
 def settings(values: dict[Setting, int]) -> bytes:

@@ -3,15 +3,13 @@
 import binascii
 import re
 import zlib
-from collections.abc import Sequence
 from typing import Final
 
 from flyweight.server.errors import Code
 from flyweight.server.rpc.call import Failure
+from flyweight.server.rpc.messages import sendable
 from flyweight.server.wire.frames import ErrorCode, StreamFault
 from flyweight.server.wire.hpack import Block, encode
-
-Metadata = Sequence[tuple[str, str | bytes]]
 
 _UNITS: Final = {b"n": 1e-9, b"u": 1e-6, b"m": 1e-3, b"S": 1.0, b"M": 60.0, b"H": 3600.0}
 # TimeoutValue: "positive integer as ASCII string of at most 8 digits".
@@ -39,8 +37,11 @@ _OF_CONNECTIONS: Final = frozenset(
 _NAME: Final = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
 # Space around a value is passed on, as the core does: gRPC's clients send it (ASCII-Value).
 _NOT_IN_VALUES: Final = re.compile(rb"[\x00\r\n]")
-# Names of metadata that were looked at: stock clients and proxies use a few dozen.
+# Names of metadata that were looked at: stock clients and proxies use a few dozen, of a few dozen letters.
 _MOST_KNOWN_NAMES: Final = 1024
+_LONGEST_KNOWN_NAME: Final = 64
+# Of a content length: no 64 bits hold more.
+_MOST_LENGTH_DIGITS: Final = 19
 
 HEADERS: Final = encode(_PLAIN)
 HEADERS_GZIP: Final = encode([*_PLAIN, (b"grpc-encoding", b"gzip")])
@@ -92,7 +93,9 @@ class Head:
             if key is not None:
                 # As nearly always: metadata whose name was looked at before.
                 metadata.append((key, _text(value)))
-            elif name in _PSEUDO:
+                continue
+            _check_value(value)
+            if name in _PSEUDO:
                 if len(pseudo) != place or name in pseudo:
                     raise _malformed("A pseudo-header comes twice, or after the headers.")
                 pseudo[name] = value
@@ -102,17 +105,19 @@ class Head:
                 self._read_ours(name, value)
             else:
                 self._read_other(metadata, name, value)
-        self.metadata: Metadata = tuple(metadata)
+        self.metadata = tuple(metadata)
         path = pseudo.get(b":path", b"")
         self.path = path.decode("utf-8", "replace")
         if block.size > most_bytes:
+            # Of which some was left out, so nothing else is told from it.
             self.refusal = Failure(
                 Code.RESOURCE_EXHAUSTED,
                 f"The call's metadata has {block.size} bytes, and {most_bytes} are the most; send less.",
             )
-        elif not path or b":method" not in pseudo or b":scheme" not in pseudo:
+            return
+        if not path or b":method" not in pseudo or b":scheme" not in pseudo:
             raise _malformed("A request lacks its method, scheme or path.")
-        if pseudo.get(b":method") != b"POST":
+        if pseudo[b":method"] != b"POST":
             self.status = 405
         elif content_type[: len(_CONTENT_TYPE)].lower() != _CONTENT_TYPE:
             self.status = 415
@@ -130,7 +135,7 @@ class Head:
             # Section 8.2.2.
             raise _malformed("TE is 'trailers' in HTTP/2.")
         elif name == b"content-length":
-            if not value.isdigit():
+            if not value.isdigit() or len(value) > _MOST_LENGTH_DIGITS:
                 raise _malformed("The content length is no number.")
             self.content_length = int(value)
 
@@ -141,8 +146,9 @@ class Head:
         if not key.endswith("-bin"):
             if len(_KEYS) >= _MOST_KNOWN_NAMES:
                 _KEYS.clear()
-            _KEYS[name] = key
-            metadata.append((key, _text(value)))
+            if len(name) <= _LONGEST_KNOWN_NAME:
+                _KEYS[name] = key
+            metadata.append((key, value.decode("utf-8", "replace")))
             return
         # A list of values may come as one, with commas between; padding may be missing.
         for part in value.split(b","):
@@ -150,7 +156,7 @@ class Head:
             try:
                 octets = binascii.a2b_base64(bare + b"=" * (-len(bare) % 4), strict_mode=True)
             except binascii.Error:
-                self.refusal = Failure(Code.INTERNAL, f"The metadata {key!r} is no base64.")
+                self.refusal = Failure(Code.INTERNAL, sendable(f"The metadata {key!r} is no base64."))
                 return
             metadata.append((key, octets))
 
@@ -166,12 +172,10 @@ class Head:
     def _read_encoding(self, value: bytes) -> None:
         bits = _ENCODINGS.get(value)
         if bits is None:
-            self.refusal = Failure(
-                Code.UNIMPLEMENTED,
-                f"Messages packed as {value.decode('ascii', 'replace')} cannot be read; use one of "
-                f"{_ACCEPTED}.",
-                (("grpc-accept-encoding", _ACCEPTED),),
-            )
+            way = value.decode("ascii", "replace")
+            sentence = f"Messages packed as {way} cannot be read; use one of {_ACCEPTED}."
+            accepted = (("grpc-accept-encoding", _ACCEPTED),)
+            self.refusal = Failure(Code.UNIMPLEMENTED, sendable(sentence), accepted)
         else:
             self.window_bits = bits
 
@@ -181,9 +185,25 @@ _KEYS: Final[dict[bytes, str]] = {}
 
 
 def _text(value: bytes) -> str:
+    _check_value(value)
+    return value.decode("utf-8", "replace")
+
+
+def _check_value(value: bytes) -> None:
     if _NOT_IN_VALUES.search(value) is not None:
         raise _malformed("A header's value has a character that none may have.")
-    return value.decode("utf-8", "replace")
+
+
+def check_trailers(block: Block) -> None:
+    """Look at the header block after a request's data (section 8.1), of which gRPC needs nothing.
+
+    Raises:
+        StreamFault: it is malformed.
+    """
+    for name, value in block.pairs:
+        if name in _OF_CONNECTIONS or _NAME.fullmatch(name) is None:
+            raise _malformed("A trailer's name is none of HTTP/2, or one of a request.")
+        _check_value(value)
 
 
 def _malformed(sentence: str) -> StreamFault:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from flyweight.server.wire.frames import (
     HEADER_BYTES,
     PREFACE,
+    STREAM_BITS,
     ConnectionFault,
     ErrorCode,
     Flag,
@@ -20,17 +21,16 @@ from flyweight.server.wire.frames import (
 
 # The largest frame of data; each costs its handling, whatever its size.
 MAX_FRAME_BYTES: Final = 1 << 20
-# The largest other frame, which is gathered: four times the header block that is allowed by default.
-_MAX_OTHER_BYTES: Final = 64 << 10
-# Frames that one header block may be spread over: 16 KiB each, of which the block may have one.
-_MOST_CONTINUATIONS: Final = 8
+# The least that any other frame may have, all of which are gathered: four times the frame that all may send.
+_LEAST_GATHERED_BYTES: Final = 64 << 10
+# Frames that one header block may be spread over, small ones among them.
+_MOST_CONTINUATIONS: Final = 64
 
 _DATA: Final = Kind.DATA
 _HEADERS: Final = Kind.HEADERS
 _END_STREAM: Final = Flag.END_STREAM
 _END_HEADERS: Final = Flag.END_HEADERS
 _PADDED: Final = Flag.PADDED
-_STREAM_BITS: Final = (1 << 31) - 1
 # Section 4.1: the length in three bytes, kind, flags, and the stream with a reserved bit.
 _unpack_header: Final = struct.Struct(">HBBBI").unpack_from
 
@@ -54,15 +54,21 @@ class Sink(Protocol):
         """Take a frame of another kind."""
         ...
 
-    def reset(self, number: int, code: ErrorCode) -> None:
+    def fault(self, number: int, code: ErrorCode) -> None:
         """End a stream with which something was wrong."""
         ...
 
 
 class FrameReader:
-    """Reads the frames of one connection."""
+    """Reads the frames of one connection.
 
-    def __init__(self) -> None:
+    Args:
+        max_header_bytes: what a header block may hold; its bytes are fewer, and never twice as many.
+    """
+
+    def __init__(self, max_header_bytes: int) -> None:
+        # Of a block, and of any frame that is gathered.
+        self._most_gathered = max(_LEAST_GATHERED_BYTES, 2 * max_header_bytes)
         self._rest = b""
         self._has_preface = self.has_settings = False
         # What is still to come of a frame of data, and whose it is.
@@ -127,11 +133,12 @@ class FrameReader:
         while end - at >= HEADER_BYTES and not sink.is_closing:
             upper, lower, kind, flags, number = _unpack_header(octets, at)
             size = upper << 8 | lower
-            number &= _STREAM_BITS
+            number &= STREAM_BITS
             following = at + HEADER_BYTES + size
             if self._block is not None or not self.has_settings:
                 self._check_order(kind, number)
-            if size > (MAX_FRAME_BYTES if kind == _DATA else _MAX_OTHER_BYTES):
+            is_gathered = kind != _DATA or flags & _PADDED
+            if size > (self._most_gathered if is_gathered else MAX_FRAME_BYTES):
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "A frame is larger than was agreed on.")
             if kind == _DATA and size and not flags & _PADDED:
                 if following > end or not flags & _END_STREAM:
@@ -158,7 +165,7 @@ class FrameReader:
         total, first = 0, None
         while end - at > HEADER_BYTES:
             upper, lower, kind, flags, number = _unpack_header(octets, at)
-            size, number = upper << 8 | lower, number & _STREAM_BITS
+            size, number = upper << 8 | lower, number & STREAM_BITS
             if kind != _DATA or not size or flags & _PADDED or size > MAX_FRAME_BYTES:
                 break
             if first is None:
@@ -191,7 +198,7 @@ class FrameReader:
         try:
             sink.take_data(number, payloads, size, 0, is_end=is_end)
         except StreamFault as fault:
-            sink.reset(number, fault.code)
+            sink.fault(number, fault.code)
 
     def _give(self, sink: Sink, kind: int, flags: int, number: int, payload: memoryview) -> None:
         """Have a frame taken; what is wrong with its stream ends that."""
@@ -210,7 +217,7 @@ class FrameReader:
                 if kind == Kind.SETTINGS:
                     self.has_settings = True
         except StreamFault as fault:
-            sink.reset(number, fault.code)
+            sink.fault(number, fault.code)
 
     def _take_headers(self, sink: Sink, flags: int, number: int, payload: memoryview) -> None:
         """Take a header block, or the beginning of one (section 6.2)."""
@@ -235,7 +242,8 @@ class FrameReader:
         if block is None:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "A CONTINUATION continues nothing.")
         block.parts.append(bytes(payload))
-        if len(block.parts) > _MOST_CONTINUATIONS:
+        block.size += len(payload)
+        if len(block.parts) > _MOST_CONTINUATIONS or block.size > self._most_gathered:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "A header block has no end.")
         if flags & _END_HEADERS:
             self._block = None
@@ -245,9 +253,10 @@ class FrameReader:
 class _Assembly:
     """A header block of which more is to come."""
 
-    __slots__ = ("is_end", "number", "parts")
+    __slots__ = ("is_end", "number", "parts", "size")
 
     def __init__(self, number: int, first: bytes, *, is_end: bool) -> None:
         self.number = number
         self.is_end = is_end
         self.parts = [first]
+        self.size = len(first)

@@ -131,7 +131,7 @@ class Link:
         """Go on after an event of the socket."""
         if event & select.EPOLLOUT:
             self.write()
-        if event & ~select.EPOLLOUT:
+        if event & ~select.EPOLLOUT and self._is_open:
             self.read()
 
     def read(self) -> None:
@@ -160,6 +160,10 @@ class Link:
             self._is_resting = False
             self._watch()
             self.read()
+
+    def flush(self) -> None:
+        """Send as much as the socket takes; a bug in that ends this connection, and no other."""
+        survive("writing to a connection", self.write, lambda _: self.drop())
 
     def write(self) -> None:
         """Send as much as the socket takes."""

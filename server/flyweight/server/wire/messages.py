@@ -5,22 +5,21 @@ Each byte is copied once, to its place in the message; source: gRPC's doc/PROTOC
 
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from flyweight.server.errors import Code
-from flyweight.server.rpc.call import Failure
+from flyweight.server.rpc.call import Body, Failure
+from flyweight.server.rpc.large import LARGE_BYTES
 
 # A flag and a length.
 PREFIX_BYTES: Final = 5
-# From here on a message stays where it was gathered; a smaller one is cheaper to copy than to look after.
-LARGE_BYTES: Final = 64 << 10
 # A message's tensors come last in it, and their lengths are multiples of this as a rule: with its end on such
 # a boundary they can be read where they are.
 _BOUNDARY_BYTES: Final = 64
-
-Body: TypeAlias = bytes | memoryview
+# Of zlib, the quickest: tensors gain next to nothing by a longer look, and the model waits for the processor.
+_LEVEL: Final = 1
 
 
 class Refused(Exception):  # noqa: N818 - no Error: it is the caller's message that ends the call
@@ -29,6 +28,13 @@ class Refused(Exception):  # noqa: N818 - no Error: it is the caller's message t
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.sentence)
         self.failure = failure
+
+
+class Message(NamedTuple):
+    """A message as it came: unpacked it may be a thousand times larger, so that waits until it is read."""
+
+    octets: Body
+    is_packed: bool = False
 
 
 class MessageReader:
@@ -50,15 +56,20 @@ class MessageReader:
         self._is_packed = False
 
     @property
+    def gathered_bytes(self) -> int:
+        """How much is there of a message that has not ended."""
+        return self._filled if self._place is not None else 0
+
+    @property
     def is_within(self) -> bool:
         """Whether a message has begun that has not ended."""
         return bool(self._prefix) or self._place is not None
 
-    def feed(self, payloads: Iterable[memoryview]) -> Iterator[Body]:
+    def feed(self, payloads: Iterable[memoryview]) -> "Iterator[Message]":
         """Take data, and give the messages that end in it.
 
         Raises:
-            Refused: a message is too large, or cannot be unpacked.
+            Refused: a message is too large, or packed in no way that the call names.
         """
         for payload in payloads:
             at, end = 0, len(payload)
@@ -91,11 +102,10 @@ class MessageReader:
         self._filled = 0
         return np.empty(before + length, np.uint8).data[before:]
 
-    def _end(self, place: memoryview) -> Body:
+    def _end(self, place: memoryview) -> "Message":
         self._place = None
-        if self._is_packed:
-            return unpacked(place, self._window_bits, self._most_bytes)
-        return place if len(place) >= LARGE_BYTES else bytes(place)
+        # A smaller one is cheaper to copy than to look after.
+        return Message(place if len(place) >= LARGE_BYTES else bytes(place), is_packed=self._is_packed)
 
 
 def unpacked(octets: Body, window_bits: int, most_bytes: int) -> bytes:
@@ -142,7 +152,3 @@ def packed(body: bytes) -> bytes:
     if len(octets) >= len(body):
         return framed(body)
     return b"\x01" + len(octets).to_bytes(4, "big") + octets
-
-
-# The quickest: tensors gain next to nothing by a longer look, and the model waits for the processor.
-_LEVEL: Final = 1

@@ -23,6 +23,7 @@ class Outgoing:
 
     Attributes:
         window: what all streams together may send.
+        waiting_bytes: what streams have to send and may not yet.
         has_sent: whether headers or data were put out since somebody last set it to False.
         is_closed: whether the connection is over, so that nothing more is put out.
     """
@@ -32,7 +33,7 @@ class Outgoing:
         self.has_sent = self.is_closed = False
         self._frame_bytes = LEAST_MAX_FRAME_BYTES
         self._parts: list[bytes | memoryview] = []
-        self._bytes = 0
+        self._bytes = self.waiting_bytes = 0
         # In order of their turns.
         self._waiting: dict[int, Stream] = {}
 
@@ -97,6 +98,7 @@ class Outgoing:
     def add(self, stream: Stream, octets: bytes, on_sent: Callable[[], None] | None) -> None:
         """Let data wait for its turn; `pump` gives it that."""
         stream.unsent.append((memoryview(octets), on_sent))
+        self.waiting_bytes += len(octets)
         self._waiting[stream.number] = stream
 
     def resume(self, stream: Stream) -> None:
@@ -106,6 +108,7 @@ class Outgoing:
 
     def forget(self, stream: Stream) -> None:
         """Drop what waits of a stream."""
+        self.waiting_bytes -= sum(len(view) for view, _ in stream.unsent)
         stream.unsent.clear()
         self._waiting.pop(stream.number, None)
 
@@ -131,6 +134,7 @@ class Outgoing:
             part = view[:room]
             self.window -= len(part)
             stream.send_window -= len(part)
+            self.waiting_bytes -= len(part)
             self.has_sent = True
             self.write(len(part).to_bytes(3, "big") + _DATA + number.to_bytes(4, "big"))
             self.write(part)

@@ -205,7 +205,9 @@ class WireServer:
     def _leave(self, now: float) -> None:
         if self._listener is not None:
             # Whoever the kernel has let in would be thrown out with the port.
-            for _ in range(0 if self._is_deaf else _MOST_WAITING // _ACCEPTED_AT_ONCE):
+            for _ in range(_MOST_WAITING // _ACCEPTED_AT_ONCE):
+                if self._is_deaf:
+                    break
                 self._accept(self._listener)
             self._close_port()
             for link in [*self._links.values()]:
@@ -266,7 +268,7 @@ class WireServer:
         marked, self._marked = self._marked, []
         for link in marked:
             link.is_marked = False
-            link.write()
+            link.flush()
 
     def _sweep(self, now: float) -> None:
         if self._is_deaf and self._listener is not None and not self._is_stopping:

@@ -1,4 +1,4 @@
-"""A streaming RPC over gRPC's core: messages in when they are asked for, messages out one after the other."""
+"""A streaming RPC over a call: messages in when they are asked for, messages out one after the other."""
 
 import threading
 from collections import deque
@@ -14,7 +14,7 @@ from flyweight.server.rpc.live_call import LiveCall
 _MOST_UNSENT: Final = 32
 
 
-class CoreStream:
+class CallStream:
     """The carrier's end of one streaming RPC; see `rpc.call.Stream`.
 
     What is not sent yet waits here, and while much of it does, nothing is read: a caller who does not read
@@ -27,7 +27,7 @@ class CoreStream:
         self._reader: StreamReader | None = None
         self._lock = threading.Lock()
         self._outgoing: deque[bytes] = deque()
-        # The core takes one message at a time; the headers count as one.
+        # A call takes one message at a time; the headers count as one.
         self._is_sending = True
         self._is_over = False
         self._holds_read = False
