@@ -70,7 +70,9 @@ def test_a_client_that_goes_away_ends_its_calls(port: Port) -> None:
         sock.sendall(ASK)
         port.live_until(lambda: port.calls)
         port.calls[0].on_over(lambda: over.append(True))
+        address = f"ipv4:127.0.0.1:{sock.getsockname()[1]}"
     port.live_until(lambda: over)
+    assert port.calls[0].peer() == address, "the access log asks for it then"
     port.calls[0].answer(b"nobody hears it")
     with port.connect() as sock:
         sock.sendall(ASK)

@@ -63,7 +63,7 @@ class Ends:
 
     def __init__(self, server: Handshakes, context: ssl.SSLContext) -> None:
         ours, theirs = socket.socketpair()
-        self.channel = TlsChannel(ours, server.context(), server.refusals)
+        self.channel = TlsChannel(ours, "unix:", server.context(), server.refusals)
         self.client = Client(context, theirs)
 
     def shake_hands(self) -> bytes | None:

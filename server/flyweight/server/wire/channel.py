@@ -57,10 +57,10 @@ class PlainChannel:
 
     __slots__ = ("_peer", "_sock")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, peer: str) -> None:
         prepare(sock)
         self._sock = sock
-        self._peer = ""
+        self._peer = peer
 
     def fileno(self) -> int:
         """Return the socket's number."""
@@ -97,8 +97,6 @@ class PlainChannel:
 
     def peer(self) -> str:
         """Return the address of the other end; see `Channel`."""
-        if not self._peer:
-            self._peer = peer_of(self._sock)
         return self._peer
 
     def auth_context(self) -> dict[str, list[bytes]]:
@@ -119,13 +117,10 @@ def is_news(error: OSError) -> bool:
     return error.errno not in _GONE
 
 
-def peer_of(sock: socket.socket) -> str:
-    """Return the address of the other end as gRPC writes it (gRPC's doc/naming.md)."""
-    if sock.family == socket.AF_UNIX:
-        # Clients do not name their end.
+def peer_named(address: object) -> str:
+    """Return an address as `socket.accept` gives it as gRPC writes it (gRPC's doc/naming.md)."""
+    if not isinstance(address, tuple):
+        # Of a Unix socket: clients do not name their end.
         return "unix:"
-    try:
-        host, port, *_ = sock.getpeername()
-    except (OSError, ValueError):
-        return "unknown"
+    host, port, *_ = address
     return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -8,10 +8,11 @@ from typing import Final
 from flyweight.server.addresses import is_unix, unix_path
 from flyweight.server.security.certificates import Pems
 from flyweight.server.security.reloaded import Reloaded
-from flyweight.server.wire.channel import Channel, PlainChannel
+from flyweight.server.wire.channel import Channel, PlainChannel, peer_named
 from flyweight.server.wire.handshakes import Handshakes
 from flyweight.server.wire.tls import TlsChannel
 
+# Who connects between two looks at the port; the kernel has a bound of its own (net.core.somaxconn).
 _BACKLOG: Final = 1024
 
 
@@ -45,10 +46,12 @@ class Listener:
             BlockingIOError: none has.
             OSError: it is gone again (a ConnectionError), or there is no room for it.
         """
-        sock, _ = self._sock.accept()
+        sock, address = self._sock.accept()
+        # Now: of a connection that is over the kernel knows no more.
+        peer = peer_named(address)
         if self._handshakes is None:
-            return PlainChannel(sock)
-        return TlsChannel(sock, self._handshakes.context(), self._handshakes.refusals)
+            return PlainChannel(sock, peer)
+        return TlsChannel(sock, peer, self._handshakes.context(), self._handshakes.refusals)
 
     def close(self) -> None:
         """Listen no more, and remove the file, unless it is another server's by now."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final, NotRequired, TypedDict, cast
 
 from flyweight.server.security.certificates import reason_of
-from flyweight.server.wire.channel import is_news, peer_of, prepare
+from flyweight.server.wire.channel import is_news, prepare
 from flyweight.server.wire.handshakes import PROTOCOL, Refusals
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class TlsChannel:
         "_tls",
     )
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, refusals: Refusals) -> None:
+    def __init__(self, sock: socket.socket, peer: str, context: ssl.SSLContext, refusals: Refusals) -> None:
         prepare(sock)
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -67,7 +67,7 @@ class TlsChannel:
         # What is encrypted and not sent yet, and how many of the next bytes to send it is of.
         self._ciphertext = b""
         self._half_sent_bytes = 0
-        self._peer = ""
+        self._peer = peer
         self._properties: dict[str, list[bytes]] = {"transport_security_type": [b"ssl"]}
 
     @property
@@ -132,8 +132,6 @@ class TlsChannel:
 
     def peer(self) -> str:
         """Return the address of the other end; see `Channel`."""
-        if not self._peer:
-            self._peer = peer_of(self._sock)
         return self._peer
 
     def auth_context(self) -> dict[str, list[bytes]]:
