@@ -142,7 +142,7 @@ def test_many_messages_go_both_ways(home: Home) -> None:
     assert found == [b"1", b"", b"3", None]
     call.send(b"a", sent.append)
     call.send(b"b", sent.append)
-    call.end(None, begun=True)
+    call.end(None)
     headers, data, _ = home.answers()
     assert (headers["grpc-status"], data, sent) == ("0", framed(b"a") + framed(b"b"), [True] * 3)
     call.send(b"c", sent.append)

@@ -68,7 +68,7 @@ class CallStream:
             if self._is_sending:
                 return
             self._is_over = True
-        self._call.end(failure, begun=True)
+        self._call.end(failure)
 
     def _received(self, body: Body | None) -> None:
         reader = self._reader
@@ -101,6 +101,6 @@ class CallStream:
         if body is not None:
             self._call.send(body, self._sent)
         elif self._ending is not None:
-            self._call.end(self._ending[0], begun=True)
+            self._call.end(self._ending[0])
         if reads:
             self._call.read(self._received)

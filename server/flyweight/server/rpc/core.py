@@ -52,7 +52,7 @@ class _Due:
 class CoreCall(LiveCall):
     """One call of the core."""
 
-    __slots__ = ("_call", "_due", "_is_half_closed")
+    __slots__ = ("_call", "_due", "_has_begun", "_is_half_closed")
 
     def __init__(self, event: Any, due: _Due) -> None:
         # At once, for it is told on the wall's clock: a jump of that after the event and before this line
@@ -64,7 +64,7 @@ class CoreCall(LiveCall):
         )
         self._call = event.call
         self._due = due
-        self._is_half_closed = False
+        self._is_half_closed = self._has_begun = False
         self._batch((_core.ReceiveCloseOnServerOperation(_NO_FLAGS),), self._close)
 
     def peer(self) -> str:
@@ -107,6 +107,7 @@ class CoreCall(LiveCall):
 
     def begin(self, on_begun: Callable[[bool], None]) -> None:
         """Send the headers of an answer of several messages; tell `on_begun` whether the call still is."""
+        self._has_begun = True
         self._batch(
             (_core.SendInitialMetadataOperation(None, _NO_FLAGS),), lambda event: on_begun(event.success)
         )
@@ -115,15 +116,15 @@ class CoreCall(LiveCall):
         """Send one of several messages; the next may be sent when `on_sent` is told."""
         self._batch((_core.SendMessageOperation(body, _NO_FLAGS),), lambda event: on_sent(event.success))
 
-    def end(self, failure: Failure | None, *, begun: bool = False) -> None:
-        """End a call with a status and no message; `begun` says that headers were sent."""
+    def end(self, failure: Failure | None) -> None:
+        """End a call with a status and no message, or no further one."""
         self.count_as(Code.OK if failure is None else failure.code)
         code, sentence, trailers = 0, b"", None
         if failure is not None:
             code, sentence = int(failure.code), failure.sentence.encode()
             trailers = failure.trailing_metadata or None
         operations = [_core.SendStatusFromServerOperation(trailers, code, sentence, _NO_FLAGS)]
-        if not begun:
+        if not self._has_begun:
             operations.insert(0, _core.SendInitialMetadataOperation(None, _NO_FLAGS))
         self._batch(tuple(operations), _ignore)
 

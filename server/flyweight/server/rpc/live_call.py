@@ -82,8 +82,8 @@ class LiveCall(ABC):
         """Send one of several messages; the next may be sent when `on_sent` is told."""
 
     @abstractmethod
-    def end(self, failure: Failure | None, *, begun: bool = False) -> None:
-        """End a call with a status and no message; `begun` says that headers were sent."""
+    def end(self, failure: Failure | None) -> None:
+        """End a call with a status and no message, or no further one."""
 
     def refuse(self) -> None:
         """Have the caller send it again elsewhere; nothing was done for it.

@@ -150,8 +150,8 @@ class WireCall(LiveCall):
 
         self._home.do(send)
 
-    def end(self, failure: Failure | None, *, begun: bool = False) -> None:  # noqa: ARG002 - known here
-        """End a call with a status and no message; `begun` says that headers were sent, to the core."""
+    def end(self, failure: Failure | None) -> None:
+        """End a call with a status and no message, or no further one."""
         self.count_as(Code.OK if failure is None else failure.code)
 
         def end() -> None:
