@@ -172,7 +172,7 @@ class WireCall(LiveCall):
         """Take bytes of messages (Length-Prefixed-Message)."""
         if self._left is not None:
             self._left -= size
-        if self._has_enough():
+        if (self._unread_bytes or self._reader is not None) and self._has_enough():
             self._withheld_bytes += size
         else:
             self._connection.give_back(self._stream, size)
@@ -183,7 +183,7 @@ class WireCall(LiveCall):
             # As nearly always: one message, whole, and as it is.
             length = int.from_bytes(payload[1:PREFIX_BYTES], "big")
             if length == size - PREFIX_BYTES <= self._home.most_message_bytes:
-                self._take(Message(bytes(payload[PREFIX_BYTES:])))
+                self._take_whole(bytes(payload[PREFIX_BYTES:]))
                 return
         reader = self._reader
         if reader is None:
@@ -245,6 +245,21 @@ class WireCall(LiveCall):
         """Answer a message that cannot be taken, in its turn."""
         self._reader, self._refusal = None, failure
         if self._on_message is not None:
+            self._hand_over()
+
+    def _take_whole(self, octets: bytes) -> None:
+        """Take a message that is not packed: as nearly always, it is waited for."""
+        on_message = self._on_message
+        if on_message is None or self._messages or self._is_handing:
+            self._take(Message(octets))
+            return
+        self._on_message, self._is_handing = None, True
+        try:
+            on_message(octets)
+        finally:
+            self._is_handing = False
+        if self._on_message is not None:
+            # Whoever asks for the next message meanwhile is answered from here.
             self._hand_over()
 
     def _take(self, message: Message) -> None:
