@@ -36,13 +36,14 @@ def address() -> Iterator[str]:
 
 def load(address: str, body: bytes, folder: Path, **options: float) -> Load:
     (folder / "body").write_bytes(body)
-    given = {"callers": 9, "seconds": 0.1, "rate": 0.0} | options
+    given = {"callers": 9, "seconds": 0.1, "rate": 0.0, "fresh_headers": False} | options
     named = argparse.Namespace(address=address, path=PATH, body=folder / "body", **given)
     return asyncio.run(run(named))
 
 
-def test_every_caller_is_answered(address: str, tmp_path: Path) -> None:
-    found = load(address, b"x" * 100, tmp_path)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_every_caller_is_answered(address: str, tmp_path: Path, *, fresh: bool) -> None:
+    found = load(address, b"x" * 100, tmp_path, fresh_headers=fresh)
     assert len(found.seconds) >= 9
     assert not found.failures
     assert set(found.sizes) == {55}
