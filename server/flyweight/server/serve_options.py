@@ -128,6 +128,11 @@ def choice_of(kind: type[StrEnum]) -> "click.Choice[str]":
     return click.Choice([member.value for member in kind], case_sensitive=False)
 
 
+def _choice(name: str, kind: type[StrEnum], default: StrEnum, sentence: str) -> Callable[[Any], Any]:
+    """Return an option that takes one of an enumeration's values."""
+    return click.option(name, type=choice_of(kind), default=default.value, show_default=True, help=sentence)
+
+
 def _all(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
     """Return several decorators as one, in the order in which they would stand."""
 
@@ -269,37 +274,23 @@ connection_options = _all(
         "--max-connection-age-grace-seconds",
         "How long calls may then go on; 0 for as long as they take.",
     ),
-    click.option(
+    _choice(
         "--transport",
-        type=choice_of(Transport),
-        default=Transport.WIRE.value,
-        show_default=True,
-        help="What speaks gRPC: wire, this project's own, or grpcio, gRPC's C core, which is slower.",
+        Transport,
+        Transport.WIRE,
+        "What speaks gRPC: wire, this project's own, or grpcio, gRPC's C core, which is slower.",
     ),
-    click.option(
+    _choice(
         "--compression",
-        type=choice_of(Compression),
-        default=_CONNECTIONS.compression.value,
-        show_default=True,
-        help="How responses are compressed. Compressed requests are always read.",
+        Compression,
+        _CONNECTIONS.compression,
+        "How responses are compressed. Compressed requests are always read.",
     ),
 )
 
 log_options = _all(
-    click.option(
-        "--log-format",
-        type=choice_of(LogFormat),
-        default=LogFormat.TEXT.value,
-        show_default=True,
-        help="How log lines look.",
-    ),
-    click.option(
-        "--log-level",
-        type=choice_of(LogLevel),
-        default=LogLevel.INFO.value,
-        show_default=True,
-        help="The least that is logged.",
-    ),
+    _choice("--log-format", LogFormat, LogFormat.TEXT, "How log lines look."),
+    _choice("--log-level", LogLevel, LogLevel.INFO, "The least that is logged."),
     click.option("--access-log", is_flag=True, help="Log a line for each call: who, what, how long."),
 )
 

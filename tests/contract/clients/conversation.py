@@ -1,6 +1,7 @@
 """What is asked of a client of another stack, and what it heard: the same for all of them."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -63,3 +64,16 @@ class Client(Protocol):
 
 def ignore(_index: int) -> None:
     """Stand in for who wants to know of messages as they come."""
+
+
+async def ask_together(
+    asks: Sequence[Ask], ask_one: Callable[[int, Ask], Awaitable[Outcome]]
+) -> list[Outcome]:
+    """Have all asked in this loop, `AT_ONCE` at one time; return what came of each."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(index: int, one: Ask) -> Outcome:
+        async with places:
+            return await ask_one(index, one)
+
+    return list(await asyncio.gather(*(ask(*each) for each in enumerate(asks))))

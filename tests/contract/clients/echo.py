@@ -13,6 +13,7 @@ from flyweight.server.rpc.health import Health
 from flyweight.server.rpc.method import Deferred, Streaming, Unary
 from flyweight.server.settings import MEGABYTE, Compression, ConnectionSettings, ServerSettings, Transport
 from tests.contract.clients.conversation import PATIENCE_SECONDS
+from tests.runs import NoRuns
 
 SERVICE: Final = "/flyweight.test.Echo"
 # Of a status: text that must be percent-encoded, and what looks as if it were.
@@ -80,17 +81,6 @@ class _Held:
 
     def on_half_close(self) -> None:
         """Go on."""
-
-
-class NoRuns:
-    def is_running(self) -> bool:
-        return False
-
-    def has_work(self) -> bool:
-        return False
-
-    def advance(self) -> None:
-        return None
 
 
 def _metadata(_body: Body, call: Call) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from tests.contract.clients.conversation import AT_ONCE, Ask, OnBody, Outcome, ignore
+from tests.contract.clients.conversation import Ask, OnBody, Outcome, ask_together, ignore
 from tests.contract.clients.over_grpcio import options_of
 
 _LONGEST_MESSAGE = 64 << 20
@@ -25,13 +25,7 @@ class GrpcAio:
                 ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
             ]
             async with grpc.aio.insecure_channel(address, options) as channel:
-                places = asyncio.Semaphore(AT_ONCE)
-
-                async def ask_one(index: int, ask: Ask) -> Outcome:
-                    async with places:
-                        return await _ask(channel, ask, index, on_body)
-
-                return list(await asyncio.gather(*(ask_one(*each) for each in enumerate(asks))))
+                return await ask_together(asks, lambda index, ask: _ask(channel, ask, index, on_body))
 
         return asyncio.run(ask_all())
 

@@ -9,7 +9,7 @@ from grpclib.const import Cardinality, Status
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from tests.contract.clients.conversation import AT_ONCE, Ask, OnBody, Outcome, ignore
+from tests.contract.clients.conversation import Ask, OnBody, Outcome, ask_together, ignore
 
 
 class Bytes(CodecBase):
@@ -33,13 +33,7 @@ class Grpclib:
         async def ask_all() -> list[Outcome]:
             host, _, port = address.rpartition(":")
             async with Channel(host, int(port), codec=Bytes()) as channel:
-                places = asyncio.Semaphore(AT_ONCE)
-
-                async def ask_one(index: int, ask: Ask) -> Outcome:
-                    async with places:
-                        return await _ask(channel, ask, index, on_body)
-
-                return list(await asyncio.gather(*(ask_one(*each) for each in enumerate(asks))))
+                return await ask_together(asks, lambda index, ask: _ask(channel, ask, index, on_body))
 
         return asyncio.run(ask_all())
 

@@ -15,8 +15,8 @@ from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.method import Unary
 from flyweight.server.settings import ServerSettings, Transport
 from tests.contract.clients.conversation import PATIENCE_SECONDS
-from tests.contract.clients.echo import NoRuns
 from tests.contract.clients.programs import find, run
+from tests.runs import NoRuns
 from tests.server.authority import Authority
 
 pytestmark = pytest.mark.system

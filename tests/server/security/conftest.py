@@ -12,22 +12,10 @@ from flyweight.server.rpc.call import Call, Peer
 from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.method import Unary
 from flyweight.server.settings import ServerSettings, Transport
+from tests.runs import NoRuns
 from tests.server.authority import Authority
 
 PATIENCE_SECONDS = 30
-
-
-class NoRuns:
-    """What waits for a run where there are none."""
-
-    def is_running(self) -> bool:
-        return False
-
-    def has_work(self) -> bool:
-        return False
-
-    def advance(self) -> float | None:
-        return None
 
 
 class Echo:

@@ -18,6 +18,7 @@ from flyweight.server.rpc.call import Body, Call, Failure, Reply, Stream
 from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.method import Deferred, Method, Streaming, Unary
 from flyweight.server.settings import ServerSettings, Transport
+from tests.runs import NoRuns
 
 MOST_MESSAGE_BYTES: Final = 200_000
 MOST_METADATA_BYTES: Final = 16 * 1024
@@ -25,17 +26,6 @@ TELL, FAIL, NEVER, LATER = "/t.Pair/Tell", "/t.Pair/Fail", "/t.Pair/Never", "/t.
 ECHO, MANY, SUM = "/t.Pair/Echo", "/t.Pair/Many", "/t.Pair/Sum"
 # What gRPC's own clients add to what they were given.
 _CLIENTS_OWN: Final = frozenset({"user-agent"})
-
-
-class _NoRuns:
-    def is_running(self) -> bool:
-        return False
-
-    def has_work(self) -> bool:
-        return False
-
-    def advance(self) -> float | None:
-        return None
 
 
 def told(body: Body, call: Call) -> bytes:
@@ -153,7 +143,7 @@ def _serve(transport: Transport, at_end: Callable[[Callable[[], None]], object])
     settings = ServerSettings(
         Path("unused"), port=0, transport=transport, max_message_bytes=MOST_MESSAGE_BYTES
     )
-    carrier = Carrier(settings, METHODS, _NoRuns())
+    carrier = Carrier(settings, METHODS, NoRuns())
     port = carrier.bind()
     carrier.start()
     at_end(lambda: carrier.stop(0))

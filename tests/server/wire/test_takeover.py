@@ -15,20 +15,10 @@ from flyweight.server.rpc.call import Body, Call, Reply
 from flyweight.server.rpc.carrier import Carrier
 from flyweight.server.rpc.method import Deferred, Method, Unary
 from flyweight.server.settings import ServerSettings, Transport
+from tests.runs import NoRuns
 
 PATIENCE_SECONDS = 30
 ASK, LATER = "/t.Takeover/Ask", "/t.Takeover/Later"
-
-
-class _NoRuns:
-    def is_running(self) -> bool:
-        return False
-
-    def has_work(self) -> bool:
-        return False
-
-    def advance(self) -> float | None:
-        return None
 
 
 def _later(body: Body, _call: Call, reply: Reply) -> None:
@@ -43,7 +33,7 @@ def serve(port: int) -> tuple[Carrier, int]:
     settings = ServerSettings(Path("unused"), port=port, transport=Transport.WIRE)
     pause = threading.Event()
     for _ in range(100 * PATIENCE_SECONDS):
-        carrier = Carrier(settings, METHODS, _NoRuns())
+        carrier = Carrier(settings, METHODS, NoRuns())
         try:
             number = carrier.bind()
         except StartError:

@@ -27,7 +27,7 @@ class Channel(Protocol):
         """Return what has come: None for nothing yet, no bytes when the other end is gone."""
         ...
 
-    def send(self, octets: bytes) -> int | None:
+    def send(self, octets: bytes | memoryview) -> int | None:
         """Return how many bytes were taken: 0 when there is no room yet, None when the other end is gone.
 
         What was not taken is what is sent next: some of it may be on its way already.
@@ -77,7 +77,7 @@ class PlainChannel:
                 _log.warning("A connection broke: %s.", error.strerror)
             return b""
 
-    def send(self, octets: bytes) -> int | None:
+    def send(self, octets: bytes | memoryview) -> int | None:
         """Return how many bytes were taken; see `Channel`."""
         try:
             return self._sock.send(octets)

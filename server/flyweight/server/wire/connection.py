@@ -142,13 +142,12 @@ class Connection(Answering):
                 self._nuisances.spend()
                 return
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"Stream {number} is closed.")
+        self._last_stream = number
         if self._leaving.is_told:
             # Section 6.8: it was told that nothing more is taken, or will be in a moment.
-            self._last_stream = number
             self._nuisances.spend()
             self.reset(number, ErrorCode.REFUSED_STREAM)
             return
-        self._last_stream = number
         if len(self.streams) >= self._limits.max_streams or self._out.waiting_bytes > _MOST_WAITING_BYTES:
             self._resets.spend()
             self.reset(number, ErrorCode.REFUSED_STREAM)

@@ -73,12 +73,12 @@ class Link:
         "_channel",
         "_heard_at",
         "_is_blocked",
+        "_is_marked",
         "_is_open",
         "_is_resting",
         "_port",
         "_unsent",
         "connection",
-        "is_marked",
         "lifetime",
         "most_message_bytes",
         "number",
@@ -94,11 +94,11 @@ class Link:
         self._heard_at = port.now
         spread = random.uniform(1.0 - _SPREAD, 1.0 + _SPREAD)  # noqa: S311 - nothing secret
         self.lifetime = Lifetime(port.terms, port.now, spread)
-        self._unsent = b""
+        self._unsent: bytes | memoryview = b""
         self._is_open = True
         self._is_blocked = self._is_resting = False
         # Whether the server knows that there may be something to send.
-        self.is_marked = False
+        self._is_marked = False
 
     # --- what calls need of it ---
 
@@ -107,8 +107,7 @@ class Link:
         port = self._port
         if get_ident() == port.thread:
             job()
-            if not self.is_marked:
-                port.mark(self)
+            self._mark()
         else:
             port.bring(self, job)
 
@@ -139,7 +138,7 @@ class Link:
         octets = self._channel.receive()
         if octets is None:
             if self._waits_for_peer():
-                self._port.mark(self)
+                self._mark()
             return
         if not octets:
             self.drop()
@@ -147,8 +146,8 @@ class Link:
         self._heard_at = self._port.now
         connection = self.connection
         survive("reading a connection", lambda: connection.receive(octets), lambda _: connection.abandon())
-        if not self.is_marked and (connection.has_output or connection.is_closing or self._waits_for_peer()):
-            self._port.mark(self)
+        if connection.has_output or connection.is_closing or self._waits_for_peer():
+            self._mark()
         if len(octets) >= _MUCH_BYTES and not self._is_blocked and self._port.is_busy():
             # More is on its way, and there is something better to do than to look at each piece of it.
             self._is_resting = True
@@ -161,8 +160,14 @@ class Link:
             self._watch()
             self.read()
 
+    def _mark(self) -> None:
+        if not self._is_marked:
+            self._is_marked = True
+            self._port.mark(self)
+
     def flush(self) -> None:
         """Send as much as the socket takes; a bug in that ends this connection, and no other."""
+        self._is_marked = False
         survive("writing to a connection", self.write, lambda _: self.drop())
 
     def write(self) -> None:
@@ -172,7 +177,8 @@ class Link:
             if not self._unsent:
                 if not connection.has_output:
                     break
-                self._unsent = connection.take_output()
+                # A view: what the socket leaves of it is not copied.
+                self._unsent = memoryview(connection.take_output())
             sent = channel.send(self._unsent)
             if sent is None:
                 self.drop()
@@ -206,8 +212,8 @@ class Link:
                 stream.listener.expire(now)
         if now >= self.lifetime.due:
             self._live_on(now)
-        if (connection.has_output or connection.is_closing) and self._is_open and not self.is_marked:
-            self._port.mark(self)
+        if (connection.has_output or connection.is_closing) and self._is_open:
+            self._mark()
 
     def drain(self, now: float) -> None:
         """Ask the client to go elsewhere with its next calls."""

@@ -114,9 +114,7 @@ class WireServer:
 
     def mark(self, link: Link) -> None:
         """Have what a link has to send sent before this waits again."""
-        if not link.is_marked:
-            link.is_marked = True
-            self._marked.append(link)
+        self._marked.append(link)
 
     def rest(self, link: Link) -> None:
         """Let a link be for a moment, whatever comes on it."""
@@ -267,7 +265,6 @@ class WireServer:
     def _flush(self) -> None:
         marked, self._marked = self._marked, []
         for link in marked:
-            link.is_marked = False
             link.flush()
 
     def _sweep(self, now: float) -> None:

@@ -103,7 +103,7 @@ class TlsChannel:
             return parts[0] if len(parts) == 1 else b"".join(parts)
         return b"" if self._is_over else None
 
-    def send(self, octets: bytes) -> int | None:
+    def send(self, octets: bytes | memoryview) -> int | None:
         """Return how many bytes were taken; see `Channel`. None are while hands are still shaken."""
         if self._is_over and not self._is_shaken:
             return None
