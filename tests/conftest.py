@@ -5,6 +5,11 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no limit on how long one takes on a busy machine.
+settings.register_profile("flyweight", derandomize=True, deadline=None)
+settings.load_profile("flyweight")
 
 # The variable of `flyweight serve`'s own option, so that it reaches servers which a command of ours starts.
 _TRANSPORT_VARIABLE = "FLYWEIGHT_SERVE_TRANSPORT"

@@ -55,7 +55,7 @@ def test_shards_are_joined_on_disk(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.inputs["x"], x)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(indices=st.lists(st.integers(0, 19), min_size=1, max_size=40))
 def test_rows_taken_from_a_mapping_are_those_taken_from_memory(indices: list[int]) -> None:
     x = np.arange(60).reshape(20, 3)

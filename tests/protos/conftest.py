@@ -5,14 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from flyweight.protos.manifest.v1.manifest_pb2 import Golden, VariantManifest
 from flyweight.protos.variant import GOLDEN_FILE, GoldenSamples, publish_variant, write_golden
-
-# The same examples in every run, and no limit on how long one takes on a busy machine.
-settings.register_profile("flyweight", derandomize=True, deadline=None)
-settings.load_profile("flyweight")
 
 SAMPLES = GoldenSamples(
     inputs={"image": np.arange(6, dtype=np.float32).reshape(1, 6)},

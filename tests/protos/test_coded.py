@@ -41,7 +41,7 @@ def sparse(shape: tuple[int, ...], share: float, entries: int, seed: int = 0) ->
     share=st.sampled_from([0.0, 0.02, 0.5, 1.0]),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_is_decoded_is_what_was_encoded(
     dtype: str, shape: tuple[int, ...], entries: int, share: float, seed: int
 ) -> None:
@@ -50,7 +50,6 @@ def test_what_is_decoded_is_what_was_encoded(
 
 
 @given(st.binary(max_size=400))
-@settings(deadline=None)
 def test_any_bytes_come_back(content: bytes) -> None:
     assert decode(encode(content)) == content
 

@@ -15,6 +15,7 @@ from flyweight.protos.inference.grpc_service_pb2 import ModelInferRequest, Model
 from flyweight.protos.tensors import decode_tensors, encode_inputs
 from flyweight.server.runtime.process.factory import ProcessFactory
 from flyweight.server.runtime.seam import SessionSettings
+from tests.open_files import no_file_left
 
 pytestmark = pytest.mark.system
 
@@ -158,8 +159,7 @@ def test_fifty_loads_and_unloads_leave_no_file_open(tmp_path: Path, publish: Cal
     cycle()
     # What other tests of this process left is theirs.
     children = set(children_of(os.getpid()))
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- a Path opens one itself
-    for _ in range(50):
-        cycle()
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    with no_file_left():
+        for _ in range(50):
+            cycle()
     assert set(children_of(os.getpid())) <= children

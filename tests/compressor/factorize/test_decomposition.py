@@ -37,7 +37,7 @@ def test_a_matrix_of_known_singular_values() -> None:
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 7), st.integers(1, 3), st.integers(1, 3))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shapes, st.integers(0, 2**31))
 def test_full_rank_gives_the_weight_back(shape: tuple[int, int, int, int], seed: int) -> None:
     weight = kernel(seed, *shape)
@@ -50,7 +50,7 @@ def test_full_rank_gives_the_weight_back(shape: tuple[int, int, int, int], seed:
     np.testing.assert_allclose(np.einsum("si,rsyx,or->oiyx", narrow, core, wide), weight, atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shapes, st.integers(1, 8), st.integers(0, 2**31))
 def test_the_error_is_the_energy_left_out(shape: tuple[int, int, int, int], rank: int, seed: int) -> None:
     """Eckart and Young 1936, for both ways to write a kernel as a matrix."""
@@ -63,7 +63,7 @@ def test_the_error_is_the_energy_left_out(shape: tuple[int, int, int, int], rank
     assert np.sum((weight - spatial) ** 2) == pytest.approx(spatial_spectrum(weight)[rank:].sum(), abs=1e-8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(shapes, st.integers(1, 8), st.integers(1, 6), st.integers(0, 2**31))
 def test_tucker_loses_at_most_the_energies_of_both_modes(
     shape: tuple[int, int, int, int], out: int, inner: int, seed: int

@@ -48,7 +48,7 @@ ladders = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ladders, st.floats(0.4, 1.0))
 def test_a_budget_is_kept_and_hardly_beaten(raw: list[list[tuple[int, float]]], budget: float) -> None:
     """Beside all combinations tried one by one: at most one layer's step worse than the best of them."""

@@ -145,7 +145,7 @@ def test_cutting_nothing_changes_no_answer(kind: type[nn.Module]) -> None:
 
 
 @given(st.lists(st.integers(0, 31), min_size=16, max_size=16, unique=True))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_channels_without_weights_can_be_cut_without_changing_an_answer(dead: list[int]) -> None:
     module = network(Inverted)
     with torch.no_grad():

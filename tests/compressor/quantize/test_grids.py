@@ -38,7 +38,7 @@ def test_one_scale_for_all_is_the_largest_rows() -> None:
 @given(arrays(np.float32, (3, 7), elements=FINITE), st.integers(2, 8), st.booleans(), st.booleans())
 @example(np.full((3, 7), 1e-45, np.float32), 2, False, False)
 @example(np.full((3, 7), 1e-45, np.float32), 8, True, True)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_weight_moves_by_more_than_half_a_step(rows, bits: int, symmetric: bool, per_channel: bool):
     steps = uniform(rows, bits, symmetric=symmetric, per_channel=per_channel)
     # The zero point of an asymmetric grid is rounded too, which moves the ends by half a step more.
@@ -69,7 +69,7 @@ def test_powers_of_nothing_but_zeros() -> None:
 
 
 @given(arrays(np.float32, 20, elements=FINITE), st.integers(2, 8))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_powers_are_powers_and_keep_the_sign(values, bits: int) -> None:
     found = power_of_two(values, bits).values
     moved = found[found != 0]

@@ -44,7 +44,7 @@ def test_a_row_is_its_bytes_times_its_own_scale(tmp_path: Path) -> None:
     assert not found[0, 2].any()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 1000), spread=st.floats(0.01, 100))
 def test_no_value_moves_by_more_than_half_a_step_of_its_row(
     seed: int, spread: float, tmp_path_factory

@@ -114,9 +114,7 @@ def _is_request(body: bytes) -> bool:
 def fuzz(request: pytest.FixtureRequest, strategy: Any, check: Any) -> None:
     """Try as many examples as were asked for, the same ones in each run."""
     examples = request.config.getoption("fuzz_examples", 60)
-    settings = hypothesis.settings(
-        max_examples=examples, deadline=None, database=None, derandomize=True, print_blob=False
-    )
+    settings = hypothesis.settings(max_examples=examples, database=None, print_blob=False)
     settings(hypothesis.given(strategy)(check))()
 
 

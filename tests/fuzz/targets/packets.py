@@ -3,6 +3,7 @@
 The first byte says which; a packet's tensors may lie in it or in the mapped room, which holds the same bytes.
 """
 
+import atexit
 import os
 import socket
 from functools import cache
@@ -31,6 +32,8 @@ ROOM_BYTES: Final = 1 << 16
 def _ends() -> tuple[Room, Lane, socket.socket]:
     room = Room.create(1)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        atexit.register(end.close)
     return room, Lane(ours, room.towards_worker(0), room.towards_server(0)), theirs
 
 

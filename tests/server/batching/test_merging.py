@@ -52,7 +52,7 @@ def test_texts_are_merged_like_numbers() -> None:
 arrays = st.sampled_from([np.float32, np.int64, np.uint8, np.bool_, np.float16])
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(
     rows=st.lists(st.integers(1, 5), min_size=1, max_size=6),
     kinds=st.lists(st.tuples(arrays, st.lists(st.integers(0, 3), max_size=2)), min_size=1, max_size=3),

@@ -51,7 +51,7 @@ policies = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(steps=steps, policy=policies)
 def test_every_job_leaves_once_and_no_run_is_larger_than_it_may_be(
     steps: list[tuple[Any, ...]], policy: ServingPolicy
@@ -97,7 +97,7 @@ def _job(now: float, rows: int, priority: int, width: int, patience: float | Non
     return Job(inputs, rows, ("y",), now, lambda _: None, deadline_seconds=deadline, priority=priority)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(
     jobs=st.lists(st.tuples(rows_of, st.integers(1, 3), st.sampled_from([4, 5])), max_size=20),
     limit=st.integers(1, 8),

@@ -19,6 +19,7 @@ from flyweight.server.lifecycle.desired import VariantSource, desire
 from flyweight.server.lifecycle.loading import load_variant
 from flyweight.server.repository.scan import scan_repository
 from flyweight.server.runtime.inline import InlineFactory
+from tests.open_files import no_file_left
 
 X = np.ones((3, 4), np.float32)
 CODED = "model.onnx.fw"
@@ -137,20 +138,15 @@ def test_check_names_a_damaged_file(repository: Path, publish_coded: Any) -> Non
     assert "cannot be decoded" in fault
 
 
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def test_nothing_of_a_load_is_left_behind(repository_root: Path, publish_coded: Any) -> None:
     publish_coded("coded", 3.0)
     publish_coded("bad", 3.0, lambda _: encode(b"no model"))
     ask(repository_root, "coded")
-    before = open_files()
-    for _ in range(3):
-        ask(repository_root, "coded")
-        with pytest.raises(LoadFailed):
-            ask(repository_root, "bad")
-    assert open_files() == before
+    with no_file_left():
+        for _ in range(3):
+            ask(repository_root, "coded")
+            with pytest.raises(LoadFailed):
+                ask(repository_root, "bad")
 
 
 def test_without_files_in_memory_a_temporary_one_does(

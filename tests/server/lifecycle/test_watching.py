@@ -15,6 +15,7 @@ from flyweight.server.lifecycle.manager import Manager, ManagerSettings
 from flyweight.server.lifecycle.watching import Watch, folders_of
 from flyweight.server.repository.scan import scan_repository
 from flyweight.server.runtime.fake import FakeFactory, FakeRuntime
+from tests.open_files import no_file_left
 
 # Longer than any test is allowed to take: what comes back sooner was woken.
 NEVER = 300.0
@@ -239,12 +240,11 @@ def test_an_overflow_of_the_kernels_queue_is_a_reason_to_scan(watch: Watch, repo
 
 
 def test_descriptors_are_given_back(repository: Path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(10):
-        watch = Watch()
-        follow(watch, repository)
-        watch.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    with no_file_left():
+        for _ in range(10):
+            watch = Watch()
+            follow(watch, repository)
+            watch.close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from flyweight.server.errors import InvalidRequest, LimitReached, RegionExists, UnknownRegion
 from flyweight.server.rpc.regions import Regions
+from tests.open_files import no_file_left
 
 
 @pytest.fixture
@@ -21,10 +22,6 @@ def regions(folder: Path) -> Iterator[Regions]:
     found = Regions(most=2, folder=folder)
     yield found
     found.close()
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_region_is_a_part_of_its_object(regions: Regions, folder: Path) -> None:
@@ -90,21 +87,16 @@ def test_links_pipes_and_folders_are_not_followed(regions: Regions, folder: Path
     (folder / "link").symlink_to(folder / "object")
     os.mkfifo(folder / "pipe")
     (folder / "folder").mkdir()
-    before = open_files()
-    for key, complaint in (("link", "cannot be opened"), ("pipe", "is not a"), ("folder", "cannot be")):
-        with pytest.raises(InvalidRequest, match=f"'{key}'.*{complaint}|'{key}' {complaint}"):
-            regions.register("r", key, 0, 1)
-    # What others left may still go meanwhile.
-    assert open_files() <= before
+    with no_file_left():
+        for key, complaint in (("link", "cannot be opened"), ("pipe", "is not a"), ("folder", "cannot be")):
+            with pytest.raises(InvalidRequest, match=f"'{key}'.*{complaint}|'{key}' {complaint}"):
+                regions.register("r", key, 0, 1)
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 11), (10, 1), (2**64 - 1, 2**64 - 1)])
 def test_a_region_lies_in_its_object(regions: Regions, offset: int, size: int) -> None:
-    before = open_files()
-    with pytest.raises(InvalidRequest, match=r"would end at byte .* which has 10"):
+    with no_file_left(), pytest.raises(InvalidRequest, match=r"would end at byte .* which has 10"):
         regions.register("r", "object", offset, size)
-    # What others left may still go meanwhile.
-    assert open_files() <= before
 
 
 def test_a_region_has_bytes_and_a_name(regions: Regions) -> None:
@@ -148,28 +140,30 @@ def test_what_is_not_registered_is_unknown_and_may_be_unregistered(regions: Regi
 
 
 def test_unregistering_while_in_use_closes_after_the_use(
-    regions: Regions, monkeypatch: pytest.MonkeyPatch
+    regions: Regions, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     regions.register("r", "object", 0, 10)
-    region, before = regions.get("r"), open_files()
-    read = os.preadv
+    region, read = regions.get("r"), os.preadv
+
+    def is_open() -> bool:
+        files = (os.path.realpath(file) for file in Path("/proc/self/fd").iterdir())
+        return os.fspath(folder / "object") in files
 
     def unregister_then_read(descriptor: int, *rest: object) -> int:
         regions.unregister()
-        assert open_files() == before
+        assert is_open()
         return read(descriptor, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "preadv", unregister_then_read)
     assert region.read(0, 4) == b"0123"
-    assert open_files() == before - 1
+    assert not is_open()
     with pytest.raises(UnknownRegion, match="just unregistered"):
         region.read(0, 4)
 
 
 def test_closing_leaves_no_file_open(folder: Path) -> None:
-    before, regions = open_files(), Regions(folder=folder)
-    for name in "abc":
-        regions.register(name, "object", 0, 1)
-    regions.close()
-    # What others left may still go meanwhile.
-    assert open_files() <= before
+    with no_file_left():
+        regions = Regions(folder=folder)
+        for name in "abc":
+            regions.register(name, "object", 0, 1)
+        regions.close()

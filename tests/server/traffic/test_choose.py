@@ -23,7 +23,6 @@ def by_keys(plan: Plan) -> list[str]:
     return [choose(plan, key, 0.0).variant for key in KEYS]
 
 
-@settings(deadline=None)
 @given(shares, keys, st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
 def test_the_same_key_gets_the_same_variant_whatever_the_dice_say(
     weights: list[int], key: bytes, one: float, other: float
@@ -41,7 +40,7 @@ def test_the_choice_for_a_key_is_pinned_for_all_time() -> None:
 PINNED = ["baseline", "pruned", "baseline", "baseline", "baseline", "int8", "baseline", "baseline"]
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(shares)
 def test_shares_by_key_are_within_binomial_bounds(weights: list[int]) -> None:
     plan = plan_of(weights)
@@ -52,7 +51,7 @@ def test_shares_by_key_are_within_binomial_bounds(weights: list[int]) -> None:
         assert abs(answers.count(name) - len(KEYS) * fraction) <= margin * (fraction > 0)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(shares, shares)
 def test_a_key_moves_only_towards_a_larger_factor_of_growth(before: list[int], after: list[int]) -> None:
     old, new = plan_of(before), plan_of(after)
@@ -62,7 +61,7 @@ def test_a_key_moves_only_towards_a_larger_factor_of_growth(before: list[int], a
             assert grown >= new.weight_of(source) * old.weight_of(target)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(shares, st.integers(0, 3), st.integers(1, 100))
 def test_raising_one_share_moves_keys_to_it_alone(weights: list[int], index: int, more: int) -> None:
     index %= len(weights)
@@ -78,7 +77,7 @@ def test_a_lost_variant_moves_its_own_keys_alone() -> None:
         assert source in {target, "int8"}
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(shares, shares)
 def test_few_more_keys_move_than_must(before: list[int], after: list[int]) -> None:
     old, new = plan_of(before), plan_of(after)
@@ -88,7 +87,6 @@ def test_few_more_keys_move_than_must(before: list[int], after: list[int]) -> No
     assert moved <= len(KEYS) * bound + 5 * math.sqrt(len(KEYS) * bound * (1 - bound)) + 1
 
 
-@settings(deadline=None)
 @given(shares, st.floats(0, 1, exclude_max=True))
 def test_without_a_key_the_interval_that_holds_the_number_answers(weights: list[int], uniform: float) -> None:
     plan = plan_of(weights)

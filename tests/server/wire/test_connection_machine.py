@@ -227,4 +227,4 @@ class ConnectionMachine(RuleBasedStateMachine):
 
 
 TestConnectionMachine = ConnectionMachine.TestCase
-TestConnectionMachine.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestConnectionMachine.settings = settings(max_examples=150, stateful_step_count=50)

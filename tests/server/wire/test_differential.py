@@ -22,9 +22,7 @@ from tests.server.wire.pair import ECHO, FAIL, MANY, NEVER, SUM, TELL, Server, p
 
 EXAMPLES: Final = int(os.environ.get("DIFFERENTIAL_EXAMPLES", "200"))
 # Up to four calls at a time, on two servers: tens of milliseconds an example.
-SOME: Final = settings(
-    max_examples=EXAMPLES, deadline=None, derandomize="DIFFERENTIAL_EXAMPLES" not in os.environ
-)
+SOME: Final = settings(max_examples=EXAMPLES, derandomize="DIFFERENTIAL_EXAMPLES" not in os.environ)
 
 Ends = Counter[tuple[str, Code]]
 

@@ -14,9 +14,7 @@ from tests.server.wire.pair import ECHO, TELL, Server, pair
 from tests.server.wire.raw import Answer, RawClient
 
 EXAMPLES: Final = int(os.environ.get("DIFFERENTIAL_EXAMPLES", "200"))
-SOME: Final = settings(
-    max_examples=EXAMPLES, deadline=None, derandomize="DIFFERENTIAL_EXAMPLES" not in os.environ
-)
+SOME: Final = settings(max_examples=EXAMPLES, derandomize="DIFFERENTIAL_EXAMPLES" not in os.environ)
 # What each says of itself, or may leave out: an empty message with the status OK.
 _OWN: Final = frozenset({"grpc-accept-encoding", "grpc-message", "date", "server"})
 

@@ -1,6 +1,5 @@
 """The port: real sockets, and a loop that the test turns itself."""
 
-import gc
 import os
 import resource
 import select
@@ -18,20 +17,8 @@ from flyweight.server.wire.frames import PREFACE, Kind, frame, settings
 from flyweight.server.wire.link import Link
 from flyweight.server.wire.messages import framed
 from flyweight.server.wire.server import WireServer
+from tests.open_files import no_file_left
 from tests.server.wire.port import ASK, HEADERS, PATIENCE_SECONDS, Port, received
-
-
-def open_files() -> int:
-    # What others left to the collector must not go while this counts.
-    gc.collect()
-    gc.disable()
-    return len([*Path("/proc/self/fd").iterdir()])
-
-
-@pytest.fixture(autouse=True)
-def collecting() -> Iterator[None]:
-    yield
-    gc.enable()
 
 
 @pytest.fixture
@@ -100,21 +87,18 @@ def test_a_large_answer_waits_for_whoever_reads_it(port: Port) -> None:
 
 
 def test_thousands_of_connections_that_come_and_go_leave_nothing(port: Port) -> None:
-    files = open_files()
-    for _ in range(100):
-        socks = [port.connect() for _ in range(20)]
-        for sock in socks:
-            sock.close()
-        port.server.take(None)
-    port.live_until(lambda: not port.server._links)
-    # What others left may still go meanwhile.
-    assert open_files() <= files
+    with no_file_left():
+        for _ in range(100):
+            socks = [port.connect() for _ in range(20)]
+            for sock in socks:
+                sock.close()
+            port.server.take(None)
+        port.live_until(lambda: not port.server._links)
 
 
 def test_a_server_that_is_shut_down_gives_everything_back() -> None:
-    files = open_files()
-    _live_and_end()
-    assert len([*Path("/proc/self/fd").iterdir()]) <= files, "without the collector's help"
+    with no_file_left():
+        _live_and_end()
 
 
 def _live_and_end() -> None:

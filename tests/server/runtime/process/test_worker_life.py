@@ -22,6 +22,7 @@ from flyweight.server.runtime.process import child, post
 from flyweight.server.runtime.process.factory import ProcessFactory
 from flyweight.server.runtime.process.runtime import ProcessRuntime
 from flyweight.server.runtime.seam import RuntimeState, SessionSettings
+from tests.open_files import no_file_left
 
 SETTINGS = SessionSettings()
 PATIENCE_SECONDS = 30
@@ -340,17 +341,23 @@ def test_work_that_expired_on_the_way_is_not_run(
     np.testing.assert_array_equal(runtime.run({"x": X}).outputs["y"], 2 * X)
 
 
-def open_files() -> list[str]:
-    return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- a Path opens one itself
-
-
 def test_without_file_descriptors_nothing_is_started_and_nothing_left(bench: Bench, tiny: Path) -> None:
     runtime = bench.load(tiny)
-    before = open_files()
+    with no_file_left():
+        sentences = _load_with_few_files(bench, tiny)
+    assert 5 < len(sentences) < 37
+    assert all("(Too many open files)" in sentence for sentence in sentences)
+    assert any("no worker process could be started for it" in sentence for sentence in sentences)
+    np.testing.assert_array_equal(runtime.run({"x": X}).outputs["y"], 2 * X)
+
+
+def _load_with_few_files(bench: Bench, tiny: Path) -> list[str]:
+    """Load with ever more files that may be opened until it can be done; return what was complained of."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     # The gaps below the highest one are filled, so that the limit is what is left.
+    highest = max(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208 -- a Path opens one itself
     fillers = [os.dup(0)]
-    while fillers[-1] <= max(map(int, before)):
+    while fillers[-1] <= highest:
         fillers.append(os.dup(0))
     sentences: list[str] = []
     try:
@@ -366,12 +373,8 @@ def test_without_file_descriptors_nothing_is_started_and_nothing_left(bench: Ben
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         for filler in fillers:
             os.close(filler)
-    assert 5 < len(sentences) < 37
-    assert all("(Too many open files)" in sentence for sentence in sentences)
-    assert any("no worker process could be started for it" in sentence for sentence in sentences)
     bench.made.pop().close()
-    assert open_files() == before
-    np.testing.assert_array_equal(runtime.run({"x": X}).outputs["y"], 2 * X)
+    return sentences
 
 
 def children() -> str:
@@ -379,16 +382,16 @@ def children() -> str:
 
 
 def test_loads_unloads_and_failures_leave_no_file_open_and_no_process(bench: Bench, tiny: Path) -> None:
-    before, processes = open_files(), children()
+    processes = children()
     broken = tiny.with_name("broken.onnx")
     broken.write_bytes(b"not a model")
-    for _ in range(3):
-        runtime = bench.load(tiny)
-        runtime.run({"x": np.ones((100_000, 4), np.float32)})
-        runtime.close()
-        with pytest.raises(LoadFailed):
-            bench.load(broken)
-    assert open_files() == before
+    with no_file_left():
+        for _ in range(3):
+            runtime = bench.load(tiny)
+            runtime.run({"x": np.ones((100_000, 4), np.float32)})
+            runtime.close()
+            with pytest.raises(LoadFailed):
+                bench.load(broken)
     assert children() == processes
     spin_until(lambda: not [each for each in threading.enumerate() if each.name == "flyweight-workers"])
 
