@@ -1,5 +1,6 @@
 """How every command ends, and how subcommands are found."""
 
+import gc
 import subprocess
 import sys
 from importlib.metadata import EntryPoint, version
@@ -150,6 +151,13 @@ def test_a_missing_part_of_our_own_is_told_too(install: Any, run: Any) -> None:
     done = run("act")
     assert done.code == 2
     assert "flyweight.server.cli is not installed" in done.err
+
+
+@pytest.mark.parametrize("outcome", [raising(ValueError()), missing("elsewhere_package")])
+def test_the_collector_rests_only_while_a_command_is_imported(install: Any, run: Any, outcome: Any) -> None:
+    install(Entry("act", "elsewhere.cli", outcome))
+    run("act", "--help")
+    assert gc.isenabled()
 
 
 def test_commands_of_other_packages_are_listed_with_their_own_words(install: Any, run: Any) -> None:

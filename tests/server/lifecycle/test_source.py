@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,14 @@ def test_a_scan_too_soon_after_the_last_confirms_nothing(
         assert emissions[-1].changing == {"plain"}
     bench.clock.seconds += 0.1
     source.read()
+    assert not emissions[-1].changing
+    assert sorted(emissions[-1].snapshot.models["plain"].variants) == ["1", "2"]
+
+
+def test_what_nobody_touched_for_a_while_is_believed_at_the_first_scan(
+    bench: "Bench", emissions: list[Emission], plain_repository: Path
+) -> None:
+    Source(bench.root, 0.4, emissions.append, bench.clock, lambda: time.time_ns() + 11 * 10**9).read()
     assert not emissions[-1].changing
     assert sorted(emissions[-1].snapshot.models["plain"].variants) == ["1", "2"]
 

@@ -1,4 +1,5 @@
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,20 @@ def test_a_fingerprint_changes_with_any_file(repository: Path) -> None:
     (folder / "sub" / "weights").write_bytes(b"12345")
     assert take_fingerprint(folder).has("sub/weights")
     assert take_fingerprint(folder).size_bytes == before.size_bytes + 5
+
+
+def test_a_fingerprint_tells_when_something_in_it_last_changed(repository: Path) -> None:
+    folder = repository / "tiny" / "int8"
+    before = time.time_ns()
+    (folder / "sub").mkdir()
+    made = take_fingerprint(folder)
+    # Within a tick of the file system's clock.
+    assert made.changed_ns >= before - 10_000_000
+    # As a copy does that keeps times: what was changed is told by the file's own change.
+    os.utime(folder / "model.onnx", (0, 0))
+    touched = take_fingerprint(folder)
+    assert touched.files != made.files
+    assert touched.changed_ns == (folder / "model.onnx").stat().st_ctime_ns
 
 
 @pytest.mark.parametrize("folder", [".", "tiny"])

@@ -1,5 +1,6 @@
 """What is believed after a sequence of scans, each as a table: model -> variants and texts."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -141,3 +142,19 @@ def test_what_cannot_be_read_stays_as_it_was() -> None:
     settled = after(ONE, variant_fault, variant_fault, variant_fault)
     assert settled.snapshot.models == ONE.models
     assert not settled.changing
+
+
+@pytest.mark.parametrize(("changed_ns", "names"), [(99.0, ["1"]), (100.0, ["1"]), (101.0, [])])
+def test_at_first_an_old_plain_variant_is_believed_at_once(changed_ns: float, names: list[str]) -> None:
+    variant = plain("1")
+    variant = replace(variant, fingerprint=replace(variant.fingerprint, changed_ns=changed_ns))
+    settled = settle(None, None, repository(model(variant)), old_ns=100)
+    assert [*settled.snapshot.models["m"].variants] == names
+    assert bool(settled.changing) is not bool(names)
+
+
+def test_later_even_an_old_plain_variant_waits() -> None:
+    variant = plain("1")
+    variant = replace(variant, fingerprint=replace(variant.fingerprint, changed_ns=1))
+    settled = settle(repository(model()), repository(model()), repository(model(variant)), old_ns=100)
+    assert not settled.snapshot.models["m"].variants

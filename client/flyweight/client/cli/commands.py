@@ -3,7 +3,9 @@
 `flyweight --help` must not wait for onnxruntime and torch, so the sentences it shows stand here.
 """
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Final
@@ -88,11 +90,26 @@ def _found() -> dict[str, EntryPoint]:
 
 def _load(entry: EntryPoint) -> click.Command:
     try:
-        command = entry.load()
+        with _collector_let_be():
+            command = entry.load()
     except ModuleNotFoundError as error:
         raise _missing(entry, error) from error
     assert isinstance(command, click.Command), f"{entry.value} is not a click command"
     return command
+
+
+@contextmanager
+def _collector_let_be() -> Iterator[None]:
+    """Import without the garbage collector, which would look for what is not there at every step.
+
+    What modules are made of stays to the end, so it need not be looked at later either.
+    """
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def _package(error: ModuleNotFoundError) -> str:

@@ -15,6 +15,10 @@ from flyweight.server.repository.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 
+# What nobody touched for so long before the server starts is not being copied: a copy changes a file or a
+# folder with every piece it writes. Clocks of file servers differ from ours by less, where they are kept.
+_OLD_NANOSECONDS: Final = 10_000_000_000
+
 # Different looks of a repository that are remembered within the time that confirms one: a bound for one that
 # changes with every scan, whose last looks are then confirmed a little later.
 _MOST_LOOKS: Final = 64
@@ -44,6 +48,7 @@ class Source:
         quiet_seconds: how far apart two scans must be for the second to confirm the first.
         emit: takes every emission, on the thread that reads.
         monotonic: the clock.
+        wall_ns: the clock of files, in nanoseconds since 1970.
     """
 
     def __init__(
@@ -52,11 +57,13 @@ class Source:
         quiet_seconds: float,
         emit: Callable[[Emission], None],
         monotonic: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._root = root
         self._quiet_seconds = quiet_seconds
         self._emit = emit
         self._monotonic = monotonic
+        self._wall_ns = wall_ns
         self._lock = threading.Lock()
         self._begun = 0
         self._believed: Snapshot | None = None
@@ -93,7 +100,8 @@ class Source:
             _log.warning("%s What was served before is still served.", error)
             self._emit(Emission(self._believed or Snapshot(), number, error=str(error)))
             return
-        settled = settle(self._believed, self._earlier(now), scanned)
+        old_ns = self._wall_ns() - _OLD_NANOSECONDS
+        settled = settle(self._believed, self._earlier(now), scanned, old_ns)
         if len(self._looks) < _MOST_LOOKS and (not self._looks or self._looks[-1][1] != scanned):
             self._looks.append((now, scanned))
         self._believed, self.scanned = settled.snapshot, scanned

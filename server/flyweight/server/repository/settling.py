@@ -4,9 +4,12 @@ A variant with a manifest is believed at once, for its digests decide whether it
 to look the same in two scans some time apart: a variant without a manifest, the text of a config.pbtxt or
 traffic.yaml, and that something is gone (a variant that is being replaced is missing for a moment).
 What could not be read stays as it was: a file server's hiccup unloads nothing.
+
+At the first scan a variant without a manifest is believed as well when it is old: nobody is filling it.
 """
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -25,16 +28,20 @@ class Settled:
     changing: frozenset[str] = frozenset()
 
 
-def settle(believed: Snapshot | None, earlier: Snapshot | None, scanned: Snapshot) -> Settled:
+def settle(
+    believed: Snapshot | None, earlier: Snapshot | None, scanned: Snapshot, old_ns: float = -inf
+) -> Settled:
     """Return what may be believed after a scan.
 
     Args:
         believed: what was believed before; None at the first scan, when texts are taken as they are.
         earlier: a scan some time before this one, to compare with; None when there is none.
         scanned: the scan.
+        old_ns: what did not change after this moment is old; nanoseconds since 1970.
     """
     before = believed or Snapshot()
     unreadable = {(fault.model, fault.variant) for fault in scanned.faults if fault.unreadable}
+    old_at = old_ns if believed is None else -inf
     models: dict[str, ModelSnapshot] = {}
     changing: set[str] = set()
     for name in sorted({*before.models, *scanned.models}):
@@ -47,7 +54,7 @@ def settle(believed: Snapshot | None, earlier: Snapshot | None, scanned: Snapsho
             if not gone and (name, "") not in unreadable:
                 changing.add(name)
             continue
-        settled = _settle_model(old, then, new, first=believed is None, unreadable=unreadable)
+        settled = _settle_model(old, then, new, old_at, first=believed is None, unreadable=unreadable)
         if settled is not None:
             models[name] = settled
         if settled != new and not _only_unreadable(settled, new, unreadable):
@@ -59,6 +66,7 @@ def _settle_model(
     old: ModelSnapshot | None,
     then: ModelSnapshot | None,
     new: ModelSnapshot,
+    old_at: float,
     *,
     first: bool,
     unreadable: set[tuple[str, str]],
@@ -72,7 +80,7 @@ def _settle_model(
         if old is None
         else {name: variant for name, variant in old.variants.items() if (new.name, name) in unreadable}
     )
-    variants = {**kept, **_settle_variants(old, then, new)}
+    variants = {**kept, **_settle_variants(old, then, new, old_at)}
     texts = new if same_texts or first or old is None else old
     return replace(
         new,
@@ -83,7 +91,7 @@ def _settle_model(
 
 
 def _settle_variants(
-    old: ModelSnapshot | None, then: ModelSnapshot | None, new: ModelSnapshot
+    old: ModelSnapshot | None, then: ModelSnapshot | None, new: ModelSnapshot, old_at: float
 ) -> dict[str, VariantSnapshot]:
     before: Mapping[str, VariantSnapshot] = {} if old is None else old.variants
     earlier: Mapping[str, VariantSnapshot] = {} if then is None else then.variants
@@ -93,7 +101,11 @@ def _settle_variants(
         if scanned is None:
             if name in earlier or then is None:
                 settled[name] = before[name]
-        elif scanned.fingerprint.has(MANIFEST_FILE) or scanned == earlier.get(name):
+        elif (
+            scanned.fingerprint.has(MANIFEST_FILE)
+            or scanned == earlier.get(name)
+            or scanned.fingerprint.changed_ns <= old_at
+        ):
             settled[name] = scanned
         elif name in before:
             settled[name] = before[name]
