@@ -1,6 +1,6 @@
 r"""What serving costs: onnxruntime alone, bare gRPC servers, flyweight, and other servers, in one run.
 
-    python -m benchmarks.serving                              a table for each of four networks
+    python -m benchmarks.serving                              a table for each of five networks
     python -m benchmarks.serving --quick                      one network, two rounds: a minute
     python -m benchmarks.serving --models mlp --fresh-headers  calls whose headers never repeat
     python -m benchmarks.serving --peers all --environments DIR
