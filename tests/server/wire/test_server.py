@@ -154,19 +154,52 @@ def has_message(port: Port) -> Callable[[], bool]:
     return look
 
 
-def test_while_models_run_a_client_that_sends_much_is_let_be(
-    port: Port, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rests end with what comes, and not with time."""
     monkeypatch.setattr(server, "_REST_SECONDS", 1000 * PATIENCE_SECONDS)
+
+
+@pytest.mark.usefixtures("patient")
+def test_while_models_run_a_client_that_sends_much_is_let_be(port: Port) -> None:
     port.server.is_busy = lambda: True
     with port.connect() as sock:
         sock.sendall(LARGE[:100_000])
         port.live_until(lambda: port.server._resting)
-        sock.sendall(LARGE[100_000:])
+        left = port.calls[0].missing_bytes
+        sock.sendall(LARGE[100_000:300_000])
         with port.connect() as other:
             other.sendall(ASK)
             port.live_until(lambda: len(port.calls) == 2)
-        assert not has_message(port)()
+        assert port.calls[0].missing_bytes == left
+        sock.sendall(LARGE[300_000:])
+        port.live_until(has_message(port))
+
+
+def test_a_large_message_is_read_in_large_pieces(port: Port, request: pytest.FixtureRequest) -> None:
+    with port.connect() as sock:
+        sock.sendall(LARGE[:-200_000])
+        port.live_until(lambda: port.calls and 0 < port.calls[0].missing_bytes <= 200_000)
+        request.getfixturevalue("patient")
+        sock.sendall(LARGE[-200_000:-160_000])
+        port.live_until(lambda: port.server._resting)
+        left = port.calls[0].missing_bytes
+        sock.sendall(LARGE[-160_000:-110_000])
+        with port.connect() as other:
+            other.sendall(ASK)
+            port.live_until(lambda: len(port.calls) == 2)
+        assert port.calls[0].missing_bytes == left
+        sock.sendall(LARGE[-110_000:])
+        port.live_until(has_message(port))
+
+
+def test_what_comes_beside_a_large_message_waits_no_longer_than_a_rest(port: Port) -> None:
+    with port.connect() as sock:
+        sock.sendall(LARGE[:100_000])
+        port.live_until(lambda: port.server._resting)
+        sock.sendall(LARGE[100_000 : LARGE.index(b"\x00\x3e\x80", 100_000)])
+        sock.sendall(frame(Kind.PING, 0, 0, b"are you?"))
+        port.live_until(received(sock, frame(Kind.PING, 1, 0, b"are you?")))
 
 
 @pytest.mark.parametrize("is_busy", [True, False])

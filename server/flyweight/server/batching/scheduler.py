@@ -240,14 +240,16 @@ class Scheduler:
 
     def _run_together(self, lane: Lane, jobs: list[Job]) -> list[Outcome]:
         """Return what became of each job of a run, a failed shared run being repeated one by one."""
-        started = self._clock()
+        started, used = self._clock(), time.thread_time()
         result = _attempt(lane, jobs)
         rows = sum(job.rows for job in jobs)
         if isinstance(result, Answer):
-            # With what merging costs: it is the whole that is to become cheaper.
+            # With what merging costs: it is the whole that is to become cheaper. But without what others do
+            # on the processor meanwhile, which is more in the time of a long run.
             seconds = self._clock() - started
+            cost = None if lane.runs_elsewhere else time.thread_time() - used
             with self._lock:
-                lane.pace.note(rows, seconds)
+                lane.pace.note(rows, seconds, cost)
             if len(jobs) == 1:
                 return [Done(result.outputs, started, result.run_seconds, rows, 1)]
             shares = split(result.outputs, jobs)

@@ -166,6 +166,11 @@ class WireCall(LiveCall):
     def _packs(self) -> bool:
         return self._home.packs and self._head.takes_gzip
 
+    @property
+    def missing_bytes(self) -> int:
+        """How much is to come of a message that has begun."""
+        return self._reader.missing_bytes if self._reader is not None else 0
+
     # --- as the listener of its stream ---
 
     def on_data(self, payloads: Sequence[memoryview], size: int) -> None:

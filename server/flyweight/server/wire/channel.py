@@ -8,7 +8,7 @@ from typing import Final, Protocol
 _log = logging.getLogger(__name__)
 
 # What is read of a socket at a time: some hundred small requests, and a tenth of a large one.
-_READ_BYTES: Final = 256 << 10
+READ_BYTES: Final = 256 << 10
 # tcp(7); the standard library knows it by no name before Python 3.12.
 _TCP_NOTSENT_LOWAT: Final = 25
 # What the kernel keeps of what a client does not read yet, beyond what is under way: as much as we do.
@@ -25,6 +25,10 @@ class Channel(Protocol):
 
     def receive(self) -> bytes | None:
         """Return what has come: None for nothing yet, no bytes when the other end is gone."""
+        ...
+
+    def expect(self, count: int) -> None:
+        """Have the socket readable when so many bytes have come, or it is over; 1 is as sockets are."""
         ...
 
     def send(self, octets: bytes | memoryview) -> int | None:
@@ -69,13 +73,17 @@ class PlainChannel:
     def receive(self) -> bytes | None:
         """Return what has come; see `Channel`."""
         try:
-            return self._sock.recv(_READ_BYTES)
+            return self._sock.recv(READ_BYTES)
         except BlockingIOError:
             return None
         except OSError as error:
             if is_news(error):
                 _log.warning("A connection broke: %s.", error.strerror)
             return b""
+
+    def expect(self, count: int) -> None:
+        """Have the socket readable when so many bytes have come; see `Channel`."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def send(self, octets: bytes | memoryview) -> int | None:
         """Return how many bytes were taken; see `Channel`."""

@@ -3,13 +3,14 @@
 import random
 import select
 from collections.abc import Callable
+from itertools import islice
 from threading import get_ident
 from typing import Final, Protocol
 
 from flyweight.server.settings import ConnectionSettings
 from flyweight.server.survival import survive
 from flyweight.server.wire.call import WireCall
-from flyweight.server.wire.channel import Channel
+from flyweight.server.wire.channel import READ_BYTES, Channel
 from flyweight.server.wire.connection import Connection, Limits
 from flyweight.server.wire.frames import ErrorCode
 from flyweight.server.wire.heads import head_of
@@ -19,8 +20,13 @@ from flyweight.server.wire.streams import Stream
 
 # What a link is told of while it has nothing to send.
 READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
-# Who sends so much at a time sends a large message; small ones of many callers come to less.
-_MUCH_BYTES: Final = 64 << 10
+# Who sends so much at a time sends a large message; small ones of many callers come to less. And so much is
+# worth being waited for: a look at a socket takes as long as copying 100 KB.
+_MUCH_BYTES: Final = 32 << 10
+# The most that is waited for where nothing else is to be done meanwhile: of more the client would wait, too.
+_PIECE_BYTES: Final = 64 << 10
+# Messages of one connection that are looked at to see what is to come: each costs half a microsecond.
+_MOST_LOOKED_AT: Final = 64
 # gRFC A9: the ages of connections differ by so much either way.
 _SPREAD: Final = 0.1
 
@@ -53,8 +59,8 @@ class Port(Protocol):
         """Tell whether models run while calls come."""
         ...
 
-    def rest(self, link: "Link") -> None:
-        """Let the link be for a moment; it is to `go_on` then."""
+    def rest(self, link: "Link") -> float:
+        """Have the link `go_on` in a moment; return when."""
         ...
 
     def watch(self, link: "Link", events: int) -> None:
@@ -71,12 +77,13 @@ class Link:
 
     __slots__ = (
         "_channel",
+        "_expected",
         "_heard_at",
         "_is_blocked",
         "_is_marked",
         "_is_open",
-        "_is_resting",
         "_port",
+        "_rests_until",
         "_unsent",
         "connection",
         "lifetime",
@@ -96,7 +103,9 @@ class Link:
         self.lifetime = Lifetime(port.terms, port.now, spread)
         self._unsent: bytes | memoryview = b""
         self._is_open = True
-        self._is_blocked = self._is_resting = False
+        self._is_blocked = False
+        # How many bytes the socket waits for before it tells of them, and until when.
+        self._expected, self._rests_until = 1, 0.0
         # Whether the server knows that there may be something to send.
         self._is_marked = False
 
@@ -139,6 +148,7 @@ class Link:
         if octets is None:
             if self._waits_for_peer():
                 self._mark()
+            self._expect(1)
             return
         if not octets:
             self.drop()
@@ -148,16 +158,34 @@ class Link:
         survive("reading a connection", lambda: connection.receive(octets), lambda _: connection.abandon())
         if connection.has_output or connection.is_closing or self._waits_for_peer():
             self._mark()
-        if len(octets) >= _MUCH_BYTES and not self._is_blocked and self._port.is_busy():
+        if len(octets) >= _MUCH_BYTES or self._expected > 1:
             # More is on its way, and there is something better to do than to look at each piece of it.
-            self._is_resting = True
-            self._port.rest(self)
+            self._expect(self._certain_bytes() if len(octets) >= _MUCH_BYTES else 1)
 
-    def go_on(self) -> None:
-        """Take what has come, after a rest."""
-        if self._is_open and self._is_resting:
-            self._is_resting = False
-            self._watch()
+    def _certain_bytes(self) -> int:
+        """Return how much is worth waiting for: of what is certain to come before a message is whole.
+
+        While models run it may be more: whatever comes, they come first.
+        """
+        if self._port.is_busy():
+            return READ_BYTES
+        streams = islice(self.connection.streams.values(), _MOST_LOOKED_AT)
+        calls = (stream.listener for stream in streams)
+        missing = [call.missing_bytes for call in calls if isinstance(call, WireCall) and call.missing_bytes]
+        return min(_PIECE_BYTES, *missing) if missing else 1
+
+    def _expect(self, count: int) -> None:
+        """Be told of what comes when it is so much, or after a moment."""
+        count = count if count >= _MUCH_BYTES else 1
+        if count > 1:
+            self._rests_until = self._port.rest(self)
+        if count != self._expected and self._is_open:
+            self._expected = count
+            self._channel.expect(count)
+
+    def go_on(self, moment: float) -> None:
+        """Take what has come, if it was to be let be until this moment and no longer."""
+        if self._is_open and self._expected > 1 and moment == self._rests_until:
             self.read()
 
     def _mark(self) -> None:
@@ -261,8 +289,4 @@ class Link:
     def _block(self, *, is_blocked: bool) -> None:
         if is_blocked != self._is_blocked:
             self._is_blocked = is_blocked
-            self._is_resting = False
-            self._watch()
-
-    def _watch(self) -> None:
-        self._port.watch(self, READABLE | (select.EPOLLOUT if self._is_blocked else 0))
+            self._port.watch(self, READABLE | (select.EPOLLOUT if is_blocked else 0))

@@ -61,6 +61,11 @@ class MessageReader:
         return self._filled if self._place is not None else 0
 
     @property
+    def missing_bytes(self) -> int:
+        """How much is to come of a message that has begun."""
+        return len(self._place) - self._filled if self._place is not None else 0
+
+    @property
     def is_within(self) -> bool:
         """Whether a message has begun that has not ended."""
         return bool(self._prefix) or self._place is not None
@@ -73,6 +78,12 @@ class MessageReader:
         """
         for payload in payloads:
             at, end = 0, len(payload)
+            place, filled = self._place, self._filled + end
+            if place is not None and filled < len(place):
+                # As nearly always in a large one: more of it.
+                place[self._filled : filled] = payload
+                self._filled = filled
+                continue
             while at < end:
                 if self._place is None:
                     missing = PREFIX_BYTES - len(self._prefix)

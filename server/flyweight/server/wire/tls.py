@@ -103,6 +103,10 @@ class TlsChannel:
             return parts[0] if len(parts) == 1 else b"".join(parts)
         return b"" if self._is_over else None
 
+    def expect(self, count: int) -> None:
+        """Have the socket readable when so many bytes have come; see `Channel`. Encrypted they are more."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+
     def send(self, octets: bytes | memoryview) -> int | None:
         """Return how many bytes were taken; see `Channel`. None are while hands are still shaken."""
         if self._is_over and not self._is_shaken:
