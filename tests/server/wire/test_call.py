@@ -15,8 +15,8 @@ from flyweight.server.rpc.call import Failure
 from flyweight.server.wire.call import WireCall
 from flyweight.server.wire.connection import Connection, Limits
 from flyweight.server.wire.frames import PREFACE, ErrorCode, Kind, frame, rst_stream, settings
-from flyweight.server.wire.heads import Head, head_of, percent_encoded
-from flyweight.server.wire.hpack import Block, encode
+from flyweight.server.wire.heads import head_of, percent_encoded
+from flyweight.server.wire.hpack import Block, Fields, encode
 from flyweight.server.wire.messages import framed
 from flyweight.server.wire.streams import Stream
 
@@ -208,13 +208,12 @@ def test_headers_that_cannot_be_followed_are_refused(
 )
 def test_what_is_no_call_of_grpc_is_answered_in_http(more: dict[str, str], status: int) -> None:
     block = encode([(key.encode(), value.encode()) for key, value in {**USUAL, **more}.items()])
-    assert Head(_decoded(block), 16 << 10).status == status
+    assert head_of(_decoded(block), 16 << 10).status == status
 
 
 def _decoded(block: bytes) -> Block:
-    return Block(
-        tuple((bytes(name), bytes(value)) for name, value in TheirDecoder().decode(block, raw=True)), 0
-    )
+    pairs = tuple((bytes(name), bytes(value)) for name, value in TheirDecoder().decode(block, raw=True))
+    return Block(pairs, 0, Fields((), 0))
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import binascii
 import re
 import zlib
+from collections.abc import Sequence
 from typing import Final
 
 from flyweight.server.errors import Code
 from flyweight.server.rpc.call import Failure
 from flyweight.server.rpc.messages import sendable
 from flyweight.server.wire.frames import ErrorCode, StreamFault
-from flyweight.server.wire.hpack import Block, encode
+from flyweight.server.wire.hpack import Block, Pair, encode
 
 _UNITS: Final = {b"n": 1e-9, b"u": 1e-6, b"m": 1e-3, b"S": 1.0, b"M": 60.0, b"H": 3600.0}
 # TimeoutValue: "positive integer as ASCII string of at most 8 digits".
@@ -36,7 +37,7 @@ _OF_CONNECTIONS: Final = frozenset(
 # Section 8.2.1: a name is a token (RFC 9110, section 5.6.2) in lower case.
 _NAME: Final = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
 # Space around a value is passed on, as the core does: gRPC's clients send it (ASCII-Value).
-_NOT_IN_VALUES: Final = re.compile(rb"[\x00\r\n]")
+_find_forbidden: Final = re.compile(rb"[\x00\r\n]").search
 # Names of metadata that were looked at: stock clients and proxies use a few dozen, of a few dozen letters.
 _MOST_KNOWN_NAMES: Final = 1024
 _LONGEST_KNOWN_NAME: Final = 64
@@ -63,6 +64,10 @@ class Head:
     """
 
     __slots__ = (
+        "_content_type",
+        "_count",
+        "_is_sound",
+        "_pseudo",
         "content_length",
         "metadata",
         "path",
@@ -73,60 +78,99 @@ class Head:
         "window_bits",
     )
 
-    def __init__(self, block: Block, most_bytes: int) -> None:
-        """Read a block.
+    def __init__(self, start: "Head | None" = None) -> None:
+        """Begin with what was read before, if anything was."""
+        if start is None:
+            self.timeout_seconds: float | None = None
+            self.window_bits = self._count = 0
+            self.takes_gzip = False
+            self.content_length: int | None = None
+            self.refusal: Failure | None = None
+            self._content_type = b""
+            # Whether these fields, and any others that are metadata, make a call.
+            self._is_sound = False
+            self.path = ""
+            self._pseudo: dict[bytes, bytes] = {}
+            self.metadata: tuple[tuple[str, str | bytes], ...] = ()
+        else:
+            self.timeout_seconds = start.timeout_seconds
+            self.window_bits, self._count = start.window_bits, start._count
+            self.takes_gzip = start.takes_gzip
+            self.content_length = start.content_length
+            self.refusal = start.refusal
+            self._content_type = start._content_type
+            self.path = start.path
+            self._pseudo = start._pseudo
+            self.metadata = start.metadata
+            self._is_sound = start._is_sound
+        self.status = 200
+
+    def read(self, pairs: Sequence[Pair]) -> None:
+        """Read further fields.
 
         Raises:
-            StreamFault: the block is malformed (RFC 9113, section 8.1.1).
+            StreamFault: they are malformed (RFC 9113, section 8.1.1).
         """
-        self.timeout_seconds: float | None = None
-        self.window_bits = 0
-        self.takes_gzip = False
-        self.content_length: int | None = None
-        self.refusal: Failure | None = None
-        self.status = 200
-        content_type = b""
-        pseudo: dict[bytes, bytes] = {}
         metadata: list[tuple[str, str | bytes]] = []
-        for place, (name, value) in enumerate(block.pairs):
+        for place, (name, value) in enumerate(pairs, self._count):
+            if _find_forbidden(value) is not None:
+                raise _malformed("A header's value has a character that none may have.")
             key = _KEYS.get(name)
             if key is not None:
                 # As nearly always: metadata whose name was looked at before.
-                metadata.append((key, _text(value)))
-                continue
-            _check_value(value)
-            if name in _PSEUDO:
-                if len(pseudo) != place or name in pseudo:
-                    raise _malformed("A pseudo-header comes twice, or after the headers.")
-                pseudo[name] = value
-            elif name == b"content-type":
-                content_type = value
+                metadata.append((key, value.decode("utf-8", "replace")))
             elif name in _OURS:
                 self._read_ours(name, value)
+            elif name in _PSEUDO:
+                if len(self._pseudo) != place or name in self._pseudo:
+                    raise _malformed("A pseudo-header comes twice, or after the headers.")
+                # Another one: what this began with is others' as well.
+                self._pseudo, self._is_sound = {**self._pseudo, name: value}, False
             else:
                 self._read_other(metadata, name, value)
-        self.metadata = tuple(metadata)
+        self._count += len(pairs)
+        if metadata:
+            self.metadata += tuple(metadata)
+
+    def end(self, start: "Head", size: int, most_bytes: int) -> None:
+        """Look at the whole of the block.
+
+        Args:
+            start: what it began with, which learns from it.
+            size: of its fields.
+            most_bytes: that it may have.
+
+        Raises:
+            StreamFault: it is malformed.
+        """
+        if self._is_sound and size <= most_bytes:
+            return
+        pseudo = self._pseudo
         path = pseudo.get(b":path", b"")
         self.path = path.decode("utf-8", "replace")
-        if block.size > most_bytes:
+        if size > most_bytes:
             # Of which some was left out, so nothing else is told from it.
             self.refusal = Failure(
                 Code.RESOURCE_EXHAUSTED,
-                f"The call's metadata has {block.size} bytes, and {most_bytes} are the most; send less.",
+                f"The call's metadata has {size} bytes, and {most_bytes} are the most; send less.",
             )
             return
         if not path or b":method" not in pseudo or b":scheme" not in pseudo:
             raise _malformed("A request lacks its method, scheme or path.")
         if pseudo[b":method"] != b"POST":
             self.status = 405
-        elif content_type[: len(_CONTENT_TYPE)].lower() != _CONTENT_TYPE:
+        elif self._content_type[: len(_CONTENT_TYPE)].lower() != _CONTENT_TYPE:
             self.status = 415
         if self.status != 200:
             self.refusal = Failure(Code.UNKNOWN, f"HTTP status {self.status}: this is no gRPC call.")
+        elif pseudo is start._pseudo and self._content_type is start._content_type:
+            start._is_sound, start.path = True, self.path
 
     def _read_ours(self, name: bytes, value: bytes) -> None:
         if name == b"grpc-timeout":
             self.timeout_seconds = self._read_timeout(value)
+        elif name == b"content-type":
+            self._content_type, self._is_sound = value, False
         elif name == b"grpc-encoding":
             self._read_encoding(value)
         elif name == b"grpc-accept-encoding":
@@ -184,16 +228,6 @@ class Head:
 _KEYS: Final[dict[bytes, str]] = {}
 
 
-def _text(value: bytes) -> str:
-    _check_value(value)
-    return value.decode("utf-8", "replace")
-
-
-def _check_value(value: bytes) -> None:
-    if _NOT_IN_VALUES.search(value) is not None:
-        raise _malformed("A header's value has a character that none may have.")
-
-
 def check_trailers(block: Block) -> None:
     """Look at the header block after a request's data (section 8.1), of which gRPC needs nothing.
 
@@ -203,7 +237,8 @@ def check_trailers(block: Block) -> None:
     for name, value in block.pairs:
         if name in _OF_CONNECTIONS or _NAME.fullmatch(name) is None:
             raise _malformed("A trailer's name is none of HTTP/2, or one of a request.")
-        _check_value(value)
+        if _find_forbidden(value) is not None:
+            raise _malformed("A trailer's value has a character that none may have.")
 
 
 def _malformed(sentence: str) -> StreamFault:
@@ -211,7 +246,7 @@ def _malformed(sentence: str) -> StreamFault:
 
 
 def head_of(block: Block, most_bytes: int) -> Head:
-    """Return what a block says; a block that comes again is understood already.
+    """Return what a block says; a block that comes again is understood already, and so is how it begins.
 
     Raises:
         StreamFault: it is malformed.
@@ -219,7 +254,16 @@ def head_of(block: Block, most_bytes: int) -> Head:
     known = block.meaning
     if isinstance(known, Head):
         return known
-    head = Head(block, most_bytes)
+    lead = block.lead
+    start = lead.meaning
+    if not isinstance(start, Head):
+        start = Head()
+        start.read(lead.pairs)
+        # Only now: what is malformed is so each time.
+        lead.meaning = start
+    head = Head(start)
+    head.read(block.pairs[len(lead.pairs) :])
+    head.end(start, block.size, most_bytes)
     block.meaning = head
     return head
 

@@ -1,9 +1,12 @@
 """Header blocks (RFC 7541): read with the whole state of a connection, written with none.
 
 What gRPC clients send repeats from call to call, byte for byte. A block that changed nothing in the table
-means the same when it comes again while the table stays as it is, so its bytes are a key.
+means the same when it comes again while the table stays as it is, so its bytes are a key. Of one that does
+not repeat, because each call has a trace or a time-out of its own, the beginning does: fields that are
+indexes into the tables.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -35,6 +38,8 @@ _LONGEST_KNOWN_BLOCK: Final = 1024
 
 _INDEXED, _INCREMENTAL, _RESIZE = 0x80, 0x40, 0x20
 _HUFFMAN: Final = 0x80
+# Indexes of one byte, one after the other (section 6.1).
+_INDEXES: Final = re.compile(rb"[\x81-\xfe]*")
 
 
 def _fault(sentence: str) -> ConnectionFault:
@@ -42,13 +47,13 @@ def _fault(sentence: str) -> ConnectionFault:
     return ConnectionFault(ErrorCode.COMPRESSION_ERROR, sentence)
 
 
-class Block:
-    """A header block that was read.
+class Fields:
+    """Header fields that were read.
 
     Attributes:
         pairs: names and values in order; those beyond the limit are left out.
         size: bytes as RFC 9113, section 6.5.2 counts them (MAX_HEADER_LIST_SIZE), of all.
-        meaning: whatever its reader made of it; a block that comes again is the same object.
+        meaning: whatever their reader made of them; fields that come again are the same object.
     """
 
     __slots__ = ("meaning", "pairs", "size")
@@ -57,6 +62,22 @@ class Block:
         self.pairs = pairs
         self.size = size
         self.meaning: object = None
+
+
+class Block(Fields):
+    """A header block that was read; it begins with the fields of its `lead`, which others begin with, too."""
+
+    __slots__ = ("lead",)
+
+    def __init__(self, pairs: tuple[Pair, ...], size: int, lead: Fields) -> None:
+        # Not by the class above: a call costs as much as all else here.
+        self.pairs = pairs
+        self.size = size
+        self.meaning = None
+        self.lead = lead
+
+
+_NO_FIELDS: Final = Fields((), 0)
 
 
 class Decoder:
@@ -74,7 +95,10 @@ class Decoder:
         self._table: list[_Entry] = []
         self._table_bytes = 0
         self._has_changed = False
+        # While the table stays as it is.
         self._known: dict[bytes, Block] = {}
+        self._leads: dict[bytes, Fields] = {}
+        self._last_lead = _NO_FIELDS
 
     def decode(self, octets: bytes) -> Block:
         """Read a block.
@@ -94,15 +118,49 @@ class Decoder:
             raise _fault(str(error)) from None
         if self._has_changed:
             self._known.clear()
+            self._leads.clear()
         elif len(octets) <= _LONGEST_KNOWN_BLOCK:
             if len(self._known) >= _MOST_KNOWN_BLOCKS:
                 self._known.clear()
             self._known[octets] = block
         return block
 
-    def _read(self, octets: bytes) -> Block:
+    def _lead(self, octets: bytes) -> Fields:
+        """Return the fields that indexes of one byte stand for."""
+        lead = self._leads.get(octets)
+        if lead is not None:
+            return lead
         pairs: list[Pair] = []
-        at, end, size, most, table = 0, len(octets), 0, self._most_bytes, self._table
+        size, table = 0, self._table
+        for octet in octets:
+            index = octet & 0x7F
+            pair, cost = table[_FIRST_DYNAMIC - 1 - index] if index >= _FIRST_DYNAMIC else _STATIC[index]
+            size += cost
+            if size <= self._most_bytes:
+                pairs.append(pair)
+        found, lead = tuple(pairs), self._last_lead
+        if found != lead.pairs or size != lead.size:
+            # Else the same under other indexes: the table has changed.
+            lead = self._last_lead = Fields(found, size)
+        if len(octets) <= _LONGEST_KNOWN_BLOCK:
+            if len(self._leads) >= _MOST_KNOWN_BLOCKS:
+                self._leads.clear()
+            self._leads[octets] = lead
+        return lead
+
+    def _entry(self, index: int) -> _Entry:
+        # Section 2.3.3: those that never change, then the newest first.
+        if index >= _FIRST_DYNAMIC:
+            return self._table[_FIRST_DYNAMIC - 1 - index]
+        if not index:
+            raise IndexError
+        return _STATIC[index]
+
+    def _read(self, octets: bytes) -> Block:
+        found = _INDEXES.match(octets)
+        at, end, most = found.end() if found else 0, len(octets), self._most_bytes
+        lead = self._lead(octets[:at]) if at else _NO_FIELDS
+        pairs, size = [*lead.pairs], lead.size
         while at < end:
             first = octets[at]
             at += 1
@@ -110,19 +168,13 @@ class Decoder:
                 index = first & 0x7F
                 if index == 0x7F:
                     index, at = _read_integer(octets, at, index)
-                # Section 2.3.3: those that never change, then the newest first.
-                if index >= _FIRST_DYNAMIC:
-                    pair, cost = table[_FIRST_DYNAMIC - 1 - index]
-                elif index:
-                    pair, cost = _STATIC[index]
-                else:
-                    raise IndexError
+                pair, cost = self._entry(index)
             elif first & _INCREMENTAL:
                 pair, cost, at = self._read_literal(octets, at, first, 0x3F)
                 self._insert(pair, cost)
             elif first & _RESIZE:
                 # Section 4.2: only before the first field.
-                if pairs:
+                if size:
                     raise _fault("A header block changes the table's size after its first field.")
                 at = self._resize(octets, at - 1)
                 continue
@@ -131,7 +183,7 @@ class Decoder:
             size += cost
             if size <= most:
                 pairs.append(pair)
-        return Block(tuple(pairs), size)
+        return Block(tuple(pairs), size, lead)
 
     def _read_literal(self, octets: bytes, at: int, first: int, mask: int) -> tuple[Pair, int, int]:
         """Read a literal field (section 6.2) whose first byte has its name's index under `mask`.
@@ -142,14 +194,18 @@ class Decoder:
         index = first & mask
         if index == mask:
             index, at = _read_integer(octets, at, index)
-        if index >= _FIRST_DYNAMIC:
-            name = self._table[_FIRST_DYNAMIC - 1 - index][0][0]
-        elif index:
-            name = _STATIC[index][0][0]
+        if index:
+            (name, _), _ = self._entry(index)
         else:
             name, at = _read_string(octets, at)
-        value, at = _read_string(octets, at)
-        return (name, value), len(name) + len(value) + _ENTRY_BYTES, at
+        # As in `_read_string`: here it is most of what calls do not have in common.
+        length = octets[at]
+        end = at + 1 + length
+        if length < 0x7F and end <= len(octets):
+            value = octets[at + 1 : end]
+        else:
+            value, end = _read_string(octets, at)
+        return (name, value), len(name) + len(value) + _ENTRY_BYTES, end
 
     def _resize(self, octets: bytes, at: int) -> int:
         """Take the table's size as the other end now has it (section 6.3)."""
