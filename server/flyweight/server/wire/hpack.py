@@ -97,6 +97,7 @@ class Decoder:
         self._has_changed = False
         # While the table stays as it is.
         self._known: dict[bytes, Block] = {}
+        self._seen: set[int] = set()
         self._leads: dict[bytes, Fields] = {}
         self._last_lead = _NO_FIELDS
 
@@ -120,10 +121,20 @@ class Decoder:
             self._known.clear()
             self._leads.clear()
         elif len(octets) <= _LONGEST_KNOWN_BLOCK:
+            self._remember(octets, block)
+        return block
+
+    def _remember(self, octets: bytes, block: Block) -> None:
+        """Keep a block that came before: most that never repeat would be kept for nothing."""
+        mark = hash(octets)
+        if mark in self._seen:
             if len(self._known) >= _MOST_KNOWN_BLOCKS:
                 self._known.clear()
             self._known[octets] = block
-        return block
+        else:
+            if len(self._seen) >= _MOST_KNOWN_BLOCKS:
+                self._seen.clear()
+            self._seen.add(mark)
 
     def _lead(self, octets: bytes) -> Fields:
         """Return the fields that indexes of one byte stand for."""
