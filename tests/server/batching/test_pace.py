@@ -58,7 +58,7 @@ def test_stays_where_the_cache_is_full() -> None:
     pace = Pace(64)
     limits = run(pace, cost, 200)
     assert pace.limit == 8
-    assert max(limits) == 32
+    assert max(limits) == 16
 
 
 def test_steps_over_a_size_that_brings_nothing() -> None:
@@ -67,7 +67,7 @@ def test_steps_over_a_size_that_brings_nothing() -> None:
     pace = Pace(64)
     limits = run(pace, lambda rows: costs[rows] * rows, 200)
     assert pace.limit == 4
-    assert max(limits) == 16
+    assert max(limits) == 8
 
 
 def test_a_size_that_never_comes_together_is_given_up_with_the_one_below() -> None:

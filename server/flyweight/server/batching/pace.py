@@ -2,8 +2,8 @@
 
 Merging pays where a row of a large run costs no more than a row of a small one: what a run costs by itself is
 then shared. It does not pay where few rows already fill the caches, as in convolutions over large images. So
-the limit is found by climbing: it doubles while a row becomes cheaper, and goes back where it does not. One
-size that brings nothing is stepped over: of ResNet-18 in int8 two rows cost what one does, four 5 % less.
+the limit is found by climbing: it doubles while a row becomes cheaper, and goes back where it does not. Two
+rows that bring nothing are stepped over: of ResNet-18 in int8 they cost what one does, four 5 % less.
 
 Of several runs of one size the quickest counts: the others had a neighbour on the processor.
 """
@@ -14,8 +14,10 @@ from typing import Final
 # What a row of a larger run has to cost of what it did before: a little less. Where it costs the same, larger
 # runs only keep callers waiting, and long ones go to another thread, which is 20 us for each.
 _WORTH: Final = 0.99
-# Sizes, each twice the one before, that are tried beyond the one that was found to be the best.
-_MOST_TRIED: Final = 2
+# Sizes, each twice the one before, that are tried beyond one row, and beyond more: what large runs need they
+# take from the system, and onnxruntime keeps it.
+_MOST_TRIED_ALONE: Final = 2
+_MOST_TRIED: Final = 1
 # The newest runs of one size that count.
 _WINDOW: Final = 9
 # Runs of one size before it is compared with another.
@@ -75,7 +77,8 @@ class Pace:
         best = self._costs.get(_bucket(self._best))
         if self._limit > self._best and best is not None and cost > _WORTH * min(best):
             self._fruitless += 1
-            if self._fruitless == _MOST_TRIED or self._limit == self._max_rows:
+            most = _MOST_TRIED_ALONE if self._best == 1 else _MOST_TRIED
+            if self._fruitless == most or self._limit == self._max_rows:
                 self._go_back()
                 return
             self._patience = _PATIENCE
