@@ -70,6 +70,18 @@ def test_steps_over_a_size_that_brings_nothing() -> None:
     assert max(limits) == 8
 
 
+@pytest.mark.parametrize("most", [2, 64])
+def test_comes_down_from_where_a_slow_beginning_led(most: int) -> None:
+    """The first runs of one row had a neighbour; later ones, now and then, do not."""
+    pace = Pace(most)
+    for _ in range(5):
+        pace.note(1, 3 * each_row_dearer(1))
+    for _ in range(100):
+        run(pace, each_row_dearer, 9)
+        pace.note(1, each_row_dearer(1))
+    assert pace.limit == 1
+
+
 def test_a_size_that_never_comes_together_is_given_up_with_the_one_below() -> None:
     """Two rows are not worth it, and there are no more than two callers."""
     pace = Pace(64)

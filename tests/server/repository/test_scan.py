@@ -152,8 +152,8 @@ def test_a_fingerprint_tells_when_something_in_it_last_changed(repository: Path)
     before = time.time_ns()
     (folder / "sub").mkdir()
     made = take_fingerprint(folder)
-    # Within a tick of the file system's clock.
-    assert made.changed_ns >= before - 10_000_000
+    # The file system's clock has ticks.
+    assert made.changed_ns >= before - 1_000_000_000
     # As a copy does that keeps times: what was changed is told by the file's own change.
     os.utime(folder / "model.onnx", (0, 0))
     touched = take_fingerprint(folder)

@@ -46,6 +46,8 @@ class Port:
 
     def connect(self) -> socket.socket:
         sock = socket.create_connection(("127.0.0.1", self.number), PATIENCE_SECONDS)
+        # What is sent is there at once, however little it is.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.sendall(PREFACE + settings({}))
         return sock
 

@@ -58,6 +58,17 @@ def test_frames_that_change_nothing_are_too_many_at_some_point(one: bytes) -> No
     assert bench.connection.is_closing
 
 
+def test_little_data_that_comes_at_once_is_too_much_as_well() -> None:
+    bench = Bench()
+    for number in (3, 5):
+        bench.open(number)
+        bench.connection.reset(number, ErrorCode.CANCEL)
+    for _ in range(10):
+        bench.give((data(b"x", 3) + data(b"x", 5)) * 1000)
+        bench.output()
+    assert bench.connection.is_closing
+
+
 def test_calls_after_the_last_are_too_many_at_some_point() -> None:
     bench = Bench()
     bench.connection.turn_away()

@@ -13,7 +13,7 @@ import pytest
 
 from flyweight.server.wire import server
 from flyweight.server.wire.connection import Limits
-from flyweight.server.wire.frames import PREFACE, Kind, frame, settings
+from flyweight.server.wire.frames import HEADER_BYTES, PREFACE, Kind, frame, settings
 from flyweight.server.wire.link import Link
 from flyweight.server.wire.messages import framed
 from flyweight.server.wire.server import WireServer
@@ -98,13 +98,18 @@ def test_thousands_of_connections_that_come_and_go_leave_nothing(port: Port) -> 
 
 def test_a_server_that_is_shut_down_gives_everything_back() -> None:
     with no_file_left():
-        _live_and_end()
+        _live_and_end(ASK)
 
 
-def _live_and_end() -> None:
+def test_a_server_that_is_shut_down_in_a_large_message_gives_everything_back() -> None:
+    with no_file_left():
+        _live_and_end(LARGE[:100_000])
+
+
+def _live_and_end(octets: bytes) -> None:
     port = Port()
     with port.connect() as sock:
-        sock.sendall(ASK)
+        sock.sendall(octets)
         port.live_until(lambda: port.calls)
         port.close()
         assert not port.calls[0].is_active()
@@ -180,17 +185,35 @@ def test_a_large_message_is_read_in_large_pieces(port: Port, request: pytest.Fix
     with port.connect() as sock:
         sock.sendall(LARGE[:-200_000])
         port.live_until(lambda: port.calls and 0 < port.calls[0].missing_bytes <= 200_000)
+        port.live_until(lambda: not port.server._resting)
         request.getfixturevalue("patient")
         sock.sendall(LARGE[-200_000:-160_000])
         port.live_until(lambda: port.server._resting)
         left = port.calls[0].missing_bytes
-        sock.sendall(LARGE[-160_000:-110_000])
+        sock.sendall(LARGE[-160_000:-130_000])
         with port.connect() as other:
             other.sendall(ASK)
             port.live_until(lambda: len(port.calls) == 2)
         assert port.calls[0].missing_bytes == left
-        sock.sendall(LARGE[-110_000:])
+        sock.sendall(LARGE[-130_000:])
         port.live_until(has_message(port))
+
+
+def test_a_message_that_stands_still_keeps_no_other_waiting(
+    port: Port, request: pytest.FixtureRequest
+) -> None:
+    with port.connect() as sock:
+        # All but its last frames.
+        sock.sendall(LARGE[: -12 * (HEADER_BYTES + 16_000)])
+        port.live_until(lambda: port.calls and port.calls[0].missing_bytes == 12 * 16_000)
+        port.live_until(lambda: not port.server._resting)
+        request.getfixturevalue("patient")
+        for number in (3, 5):
+            end = frame(Kind.DATA, 1, number, framed(bytes(40_000)))
+            sock.sendall(frame(Kind.HEADERS, 4, number, HEADERS) + end)
+            port.live_until(lambda calls=(number + 1) // 2: len(port.calls) == calls)
+            port.live_until(lambda: not port.calls[-1].missing_bytes)
+            assert not port.server._resting
 
 
 def test_what_comes_beside_a_large_message_waits_no_longer_than_a_rest(port: Port) -> None:

@@ -74,6 +74,9 @@ class Pace:
 
     def _climb(self, cost: float) -> None:
         """Go on from a limit that was tried."""
+        if self._limit == self._best > 1 and self._is_cheaper_below(cost):
+            self._go_back()
+            return
         best = self._costs.get(_bucket(self._best))
         if self._limit > self._best and best is not None and cost > _WORTH * min(best):
             self._fruitless += 1
@@ -87,6 +90,15 @@ class Pace:
             if self._runs_to_retry:
                 return
         self._limit = min(2 * self._limit, self._max_rows)
+
+    def _is_cheaper_below(self, cost: float) -> bool:
+        """Tell whether a row of a smaller run costs less by now, and make that size the best."""
+        below = {bucket: min(known) for bucket, known in self._costs.items() if bucket < _bucket(self._best)}
+        cheapest = min(below, key=lambda bucket: below[bucket], default=None)
+        if cheapest is None or cost <= below[cheapest]:
+            return False
+        self._best = 1 << cheapest
+        return True
 
     def _go_back(self) -> None:
         self._limit, self._fruitless = self._best, 0

@@ -41,6 +41,9 @@ _SHORT_SECONDS: Final = 0.000_1
 # After so much work of its own the thread that brings requests looks for new ones.
 _TURN_SECONDS: Final = 0.01
 
+# What this thread has to be at work of a run's time for that to be what the run costs.
+_OURS: Final = 0.5
+
 # How often is looked at requests that wait for both a run and a delay to end.
 _LOOK_SECONDS: Final = 0.005
 
@@ -246,10 +249,11 @@ class Scheduler:
         if isinstance(result, Answer):
             # With what merging costs: it is the whole that is to become cheaper. But without what others do
             # on the processor meanwhile, which is more in the time of a long run.
-            seconds = self._clock() - started
-            cost = None if lane.runs_elsewhere else time.thread_time() - used
+            seconds, used = self._clock() - started, time.thread_time() - used
+            # Where the run is done by other threads, or another process, this one only waits.
+            is_ours = used > _OURS * seconds
             with self._lock:
-                lane.pace.note(rows, seconds, cost)
+                lane.pace.note(rows, seconds, used if is_ours else None)
             if len(jobs) == 1:
                 return [Done(result.outputs, started, result.run_seconds, rows, 1)]
             shares = split(result.outputs, jobs)

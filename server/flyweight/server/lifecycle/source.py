@@ -94,13 +94,14 @@ class Source:
             self._begun += 1
             number = self._begun
         now = self._monotonic()
+        # Before it is looked: what changes meanwhile is new.
+        old_ns = self._wall_ns() - _OLD_NANOSECONDS
         try:
             scanned = scan_repository(self._root)
         except RepositoryError as error:
             _log.warning("%s What was served before is still served.", error)
             self._emit(Emission(self._believed or Snapshot(), number, error=str(error)))
             return
-        old_ns = self._wall_ns() - _OLD_NANOSECONDS
         settled = settle(self._believed, self._earlier(now), scanned, old_ns)
         if len(self._looks) < _MOST_LOOKS and (not self._looks or self._looks[-1][1] != scanned):
             self._looks.append((now, scanned))

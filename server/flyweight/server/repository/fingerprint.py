@@ -66,7 +66,6 @@ def take_loose_files(folder: Path) -> tuple[FileStamp, ...]:
 
 
 def _look(folder: Path, prefix: str, stamps: list[FileStamp], changes: list[int]) -> None:
-    changes.append(folder.stat().st_ctime_ns)
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -82,6 +81,8 @@ def _look(folder: Path, prefix: str, stamps: list[FileStamp], changes: list[int]
                     changes.append(status.st_ctime_ns)
             except FileNotFoundError:
                 continue
+    # After it was listed: what went away meanwhile has changed it.
+    changes.append(folder.stat().st_ctime_ns)
 
 
 def _stamp(path: str, status: os.stat_result) -> FileStamp:

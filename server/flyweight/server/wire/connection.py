@@ -66,6 +66,8 @@ class Connection(Answering):
         self._initial_window = INITIAL_WINDOW
         self._receive_window = _CONNECTION_WINDOW
         self._owed = 0
+        # Of which data came last, by its number.
+        self.latest_stream = 0
         # Whether the client has taken our settings.
         self._is_acknowledged = False
         ours = {
@@ -106,8 +108,9 @@ class Connection(Answering):
         stream = self.streams.get(number)
         if stream is None or stream.is_ended_there:
             self._refuse_unknown(number)
-            if size < _LITTLE_BYTES:
-                self._nuisances.spend()
+            if size < _LITTLE_BYTES * len(payloads):
+                for _ in payloads:
+                    self._nuisances.spend()
             return
         stream.receive_window -= whole
         if stream.receive_window < 0:
@@ -115,6 +118,7 @@ class Connection(Answering):
         # Nobody else gives it back.
         stream.owed += padding
         if size:
+            self.latest_stream = number
             assert stream.listener is not None
             stream.listener.on_data(payloads, size)
         elif not is_end:

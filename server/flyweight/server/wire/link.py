@@ -3,7 +3,6 @@
 import random
 import select
 from collections.abc import Callable
-from itertools import islice
 from threading import get_ident
 from typing import Final, Protocol
 
@@ -25,8 +24,6 @@ READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
 _MUCH_BYTES: Final = 32 << 10
 # The most that is waited for where nothing else is to be done meanwhile: of more the client would wait, too.
 _PIECE_BYTES: Final = 64 << 10
-# Messages of one connection that are looked at to see what is to come: each costs half a microsecond.
-_MOST_LOOKED_AT: Final = 64
 # gRFC A9: the ages of connections differ by so much either way.
 _SPREAD: Final = 0.1
 
@@ -163,16 +160,16 @@ class Link:
             self._expect(self._certain_bytes() if len(octets) >= _MUCH_BYTES else 1)
 
     def _certain_bytes(self) -> int:
-        """Return how much is worth waiting for: of what is certain to come before a message is whole.
+        """Return how much is worth waiting for: of the message that came last, as long as it is not whole.
 
         While models run it may be more: whatever comes, they come first.
         """
-        if self._port.is_busy():
-            return READ_BYTES
-        streams = islice(self.connection.streams.values(), _MOST_LOOKED_AT)
-        calls = (stream.listener for stream in streams)
-        missing = [call.missing_bytes for call in calls if isinstance(call, WireCall) and call.missing_bytes]
-        return min(_PIECE_BYTES, *missing) if missing else 1
+        connection = self.connection
+        stream = connection.streams.get(connection.latest_stream)
+        call = stream.listener if stream is not None else None
+        if not isinstance(call, WireCall) or not call.missing_bytes:
+            return 1
+        return READ_BYTES if self._port.is_busy() else min(_PIECE_BYTES, call.missing_bytes)
 
     def _expect(self, count: int) -> None:
         """Be told of what comes when it is so much, or after a moment."""

@@ -149,6 +149,7 @@ class WireServer:
             self._poll.close()
             # It knows whoever made this server: such a circle would wait for the collector.
             self.on_call = _ignore
+            self._resting.clear()
             return None
         events = self._poll.poll(self._patience(until_monotonic))
         self._is_asleep = False

@@ -104,7 +104,11 @@ class TlsChannel:
         return b"" if self._is_over else None
 
     def expect(self, count: int) -> None:
-        """Have the socket readable when so many bytes have come; see `Channel`. Encrypted they are more."""
+        """Have the socket readable when so many bytes have come; see `Channel`.
+
+        OpenSSL may hold as much of them as a record that is not whole yet.
+        """
+        count = max(1, count - _RECORD_BYTES)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def send(self, octets: bytes | memoryview) -> int | None:
