@@ -18,6 +18,9 @@ _WORTH: Final = 0.99
 # take from the system, and onnxruntime keeps it.
 _MOST_TRIED_ALONE: Final = 2
 _MOST_TRIED: Final = 1
+# What a row of the best size has to cost of what one of a smaller size did before for that to be left: the
+# smaller ones may have run when the machine was quieter.
+_TOO_DEAR: Final = 1.1
 # The newest runs of one size that count.
 _WINDOW: Final = 9
 # Runs of one size before it is compared with another.
@@ -95,9 +98,10 @@ class Pace:
         """Tell whether a row of a smaller run costs less by now, and make that size the best."""
         below = {bucket: min(known) for bucket, known in self._costs.items() if bucket < _bucket(self._best)}
         cheapest = min(below, key=lambda bucket: below[bucket], default=None)
-        if cheapest is None or cost <= below[cheapest]:
+        if cheapest is None or cost <= _TOO_DEAR * below[cheapest]:
             return False
-        self._best = 1 << cheapest
+        # If it was the machine, and not the size, that is soon found out.
+        self._best, self._pause = 1 << cheapest, _FIRST_PAUSE
         return True
 
     def _go_back(self) -> None:
