@@ -77,8 +77,7 @@ class Pace:
 
     def _climb(self, cost: float) -> None:
         """Go on from a limit that was tried."""
-        if self._limit == self._best > 1 and self._is_cheaper_below(cost):
-            self._go_back()
+        if self._limit == self._best > 1 and self._come_down(cost):
             return
         best = self._costs.get(_bucket(self._best))
         if self._limit > self._best and best is not None and cost > _WORTH * min(best):
@@ -94,14 +93,15 @@ class Pace:
                 return
         self._limit = min(2 * self._limit, self._max_rows)
 
-    def _is_cheaper_below(self, cost: float) -> bool:
-        """Tell whether a row of a smaller run costs less by now, and make that size the best."""
+    def _come_down(self, cost: float) -> bool:
+        """Go to a smaller size if its rows cost clearly less than `cost`; tell whether they do."""
         below = {bucket: min(known) for bucket, known in self._costs.items() if bucket < _bucket(self._best)}
         cheapest = min(below, key=lambda bucket: below[bucket], default=None)
         if cheapest is None or cost <= _TOO_DEAR * below[cheapest]:
             return False
         # If it was the machine, and not the size, that is soon found out.
         self._best, self._pause = 1 << cheapest, _FIRST_PAUSE
+        self._go_back()
         return True
 
     def _go_back(self) -> None:

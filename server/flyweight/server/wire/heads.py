@@ -87,8 +87,6 @@ class Head:
             self.content_length: int | None = None
             self.refusal: Failure | None = None
             self._content_type = b""
-            # Whether these fields, and any others that are metadata, make a call.
-            self._is_sound = False
             self.path = ""
             self._pseudo: dict[bytes, bytes] = {}
             self.metadata: tuple[tuple[str, str | bytes], ...] = ()
@@ -102,8 +100,9 @@ class Head:
             self.path = start.path
             self._pseudo = start._pseudo
             self.metadata = start.metadata
-            self._is_sound = start._is_sound
         self.status = 200
+        # Whether these fields, and any others that are metadata, make a call.
+        self._is_sound = False
 
     def read(self, pairs: Sequence[Pair]) -> None:
         """Read further fields.
@@ -125,7 +124,7 @@ class Head:
                 if len(self._pseudo) != place or name in self._pseudo:
                     raise _malformed("A pseudo-header comes twice, or after the headers.")
                 # Another one: what this began with is others' as well.
-                self._pseudo, self._is_sound = {**self._pseudo, name: value}, False
+                self._pseudo = {**self._pseudo, name: value}
             else:
                 self._read_other(metadata, name, value)
         self._count += len(pairs)
@@ -143,9 +142,10 @@ class Head:
         Raises:
             StreamFault: it is malformed.
         """
-        if self._is_sound and size <= most_bytes:
-            return
         pseudo = self._pseudo
+        is_alike = pseudo is start._pseudo and self._content_type is start._content_type
+        if is_alike and start._is_sound and size <= most_bytes:
+            return
         path = pseudo.get(b":path", b"")
         self.path = path.decode("utf-8", "replace")
         if size > most_bytes:
@@ -163,14 +163,14 @@ class Head:
             self.status = 415
         if self.status != 200:
             self.refusal = Failure(Code.UNKNOWN, f"HTTP status {self.status}: this is no gRPC call.")
-        elif pseudo is start._pseudo and self._content_type is start._content_type:
+        elif is_alike:
             start._is_sound, start.path = True, self.path
 
     def _read_ours(self, name: bytes, value: bytes) -> None:
         if name == b"grpc-timeout":
             self.timeout_seconds = self._read_timeout(value)
         elif name == b"content-type":
-            self._content_type, self._is_sound = value, False
+            self._content_type = value
         elif name == b"grpc-encoding":
             self._read_encoding(value)
         elif name == b"grpc-accept-encoding":
